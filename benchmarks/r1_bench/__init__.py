@@ -1,0 +1,1 @@
+"""Load tests for an R1Deployment."""

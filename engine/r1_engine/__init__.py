@@ -1,0 +1,1 @@
+"""What runs inside the engine pods: Ray, SGLang and their supervision."""
