@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Makes the two environments of the project from its one lock: .venv (operator, gateway, load test, tests) and
+# .venv-engine (Ray and SGLang without the CUDA kernels). Safe to run again; needs nothing but Python 3.11 or newer.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/r1-operator
+uv_version=0.13.9
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+
+# Debian packages first: nothing else starts when one is missing and cannot be installed.
+bash scripts/debian-packages.sh
+
+find_uv() {
+    if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then
+        uv=$(command -v uv)
+    else
+        uv=$cache/uv-$uv_version/bin/uv
+        if ! [ -x "$uv" ]; then
+            say "Installing uv $uv_version from PyPI into the cache"
+            python3 -m venv --clear "$cache/uv-$uv_version"
+            "$cache/uv-$uv_version/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+        fi
+    fi
+}
+
+sync() { # sync ENVIRONMENT ARGUMENTS…: does nothing, fast, when the environment matches the lock already
+    local environment=$1
+    shift
+    UV_PROJECT_ENVIRONMENT=$environment UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV='' \
+        "$uv" sync --frozen --quiet "$@"
+}
+
+find_uv
+started=$SECONDS
+say "Environment .venv (operator, gateway, load test, tests)"
+sync .venv --extra operator --extra gateway --extra bench --group dev
+say "Environment .venv-engine (SGLang and Ray; the first time 1 to 3 min and 7 GB)"
+sync .venv-engine --extra engine --group engine-dev
+say "Both environments are ready ($((SECONDS - started)) s)"
