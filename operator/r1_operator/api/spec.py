@@ -1,0 +1,272 @@
+"""`spec` of an R1Deployment. Bounds and defaults here become the CRD's schema; rules across fields are in `rules.py`.
+
+Descriptions are what `kubectl explain r1d.spec` prints.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from .fields import ApiModel, LongText, ObjectName, Quantity, ShortText
+from .hardware import HardwareProfile
+from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS, PORT_GATEWAY
+
+Objective = Literal["Throughput", "Latency"]
+MoeA2aBackend = Literal["None", "DeepEP"]
+
+EnvName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EngineArgument = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class PersistentVolumeClaimWeights(ApiModel):
+    """A claim in the resource's namespace that every node of a replica can mount read-only."""
+
+    claim_name: ObjectName = Field(
+        description="Name of the PersistentVolumeClaim. With more than one node it needs ReadOnlyMany or ReadWriteMany."
+    )
+    sub_path: str = Field(
+        default="",
+        max_length=1024,
+        description="Folder inside the volume that holds config.json; empty = the volume's root.",
+    )
+
+
+class HostPathWeights(ApiModel):
+    """A folder that exists on every node, for example on local NVMe."""
+
+    path: str = Field(
+        min_length=1, max_length=1024, description="Absolute path on the node of the folder that holds config.json."
+    )
+
+
+class Weights(ApiModel):
+    """Where the weights are. Exactly one source."""
+
+    persistent_volume_claim: PersistentVolumeClaimWeights | None = Field(
+        default=None, description="Weights on a PersistentVolumeClaim in the same namespace."
+    )
+    host_path: HostPathWeights | None = Field(
+        default=None, description="Weights in a folder that exists on every node that may be chosen."
+    )
+
+
+class Model(ApiModel):
+    """What is served."""
+
+    name: ShortText = Field(
+        description="Model the planner knows, e.g. deepseek-ai/DeepSeek-R1-0528, or any name together with baseModel."
+    )
+    served_name: ShortText | None = Field(
+        default=None, description="Name that clients put in their requests. Default: name."
+    )
+    base_model: ShortText | None = Field(
+        default=None,
+        description="For a fine-tune: the known model whose shape it has, e.g. deepseek-ai/DeepSeek-R1.",
+    )
+    weights: Weights = Field(description="Where the weights are: exactly one of persistentVolumeClaim and hostPath.")
+
+    @property
+    def served_as(self) -> str:
+        """The name clients use."""
+        return self.served_name or self.name
+
+    @property
+    def planned_as(self) -> str:
+        """The known model the planner reckons with."""
+        return self.base_model or self.name
+
+
+class Topology(ApiModel):
+    """How one replica is laid out. What is absent the planner chooses; what is set is kept, or refused."""
+
+    nodes_per_replica: int | None = Field(
+        default=None, ge=1, le=MAX_NODES_PER_REPLICA, description="Whole nodes that one replica takes."
+    )
+    tensor_parallel: int | None = Field(
+        default=None, ge=1, le=1024, description="Ranks of one replica (SGLang's --tp-size), over all its nodes."
+    )
+    attention_data_parallel: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Groups that share attention work by request instead of by head. Divides tensorParallel.",
+    )
+    expert_parallel: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Ranks over which the experts are spread. Divides tensorParallel; equals it with DeepEP.",
+    )
+    redundant_experts: int | None = Field(
+        default=None, ge=0, le=256, description="Extra copies of busy experts, spread over the expert-parallel ranks."
+    )
+    moe_a2a_backend: MoeA2aBackend | None = Field(
+        default=None, description="How tokens reach their experts: None (all-reduce) or DeepEP (all-to-all)."
+    )
+
+
+class Limits(ApiModel):
+    """Sizes of the engine. The planner chooses what is absent."""
+
+    context_length: int | None = Field(
+        default=None, ge=64, le=1_048_576, description="Longest prompt plus answer of one request, in tokens."
+    )
+    max_running_requests: int | None = Field(
+        default=None, ge=1, le=65_536, description="Requests that one replica decodes at once."
+    )
+    memory_fraction_percent: int | None = Field(
+        default=None,
+        ge=1,
+        le=95,
+        description="Share of a GPU's memory for weights and KV cache, in percent; the rest is for activations.",
+    )
+    chunked_prefill_size: int | None = Field(
+        default=None, ge=64, le=1_048_576, description="Most prompt tokens of one prefill step of a replica."
+    )
+
+
+class Autoscaling(ApiModel):
+    """Replicas follow the load. The result is status.desiredReplicas; spec.replicas is only where it starts."""
+
+    min_replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS, description="Never fewer replicas than this.")
+    max_replicas: int = Field(ge=1, le=MAX_REPLICAS, description="Never more replicas than this.")
+    target_kv_usage_percent: int = Field(
+        default=70,
+        ge=1,
+        le=95,
+        description="KV cache in use, mean over the replicas, that scaling aims at, in percent.",
+    )
+    target_tokens_per_second_per_replica: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="Output tokens per second that one replica should carry. Absent = throughput does not scale.",
+    )
+    max_waiting_requests_per_replica: int = Field(
+        default=8, ge=0, le=100_000, description="Queued requests per replica above which a replica is added."
+    )
+    scale_up_cooldown_seconds: int = Field(
+        default=60, ge=0, le=86_400, description="Shortest time between two steps up, in seconds."
+    )
+    scale_down_cooldown_seconds: int = Field(
+        default=300, ge=0, le=86_400, description="How long the load must have been low before a step down, in seconds."
+    )
+    startup_seconds: int = Field(
+        default=600,
+        ge=1,
+        le=86_400,
+        description="First guess of how long a replica takes to start, in seconds; measured starts replace it.",
+    )
+
+
+class Drain(ApiModel):
+    """What happens to running requests when a replica leaves."""
+
+    seconds: int = Field(
+        default=300,
+        ge=0,
+        le=86_400,
+        description="How long running requests may take to finish, in seconds; what is left is cut.",
+    )
+
+
+class Startup(ApiModel):
+    """How long a start may take."""
+
+    seconds: int = Field(
+        default=3600,
+        ge=10,
+        le=86_400,
+        description="Time from the pods' start to a real token of every rank, in seconds; then the start has failed.",
+    )
+
+
+class EnvVar(ApiModel):
+    """One environment variable."""
+
+    name: EnvName = Field(description="Name of the variable. Names that the operator sets are refused.")
+    value: str = Field(default="", max_length=4096, description="Value, taken literally.")
+
+
+class EngineResources(ApiModel):
+    """Resources of one engine pod beside its GPUs. Absent = no request and no limit."""
+
+    cpu: Quantity | None = Field(default=None, description="Processor cores: request and limit.")
+    memory: Quantity | None = Field(default=None, description="Memory: request and limit. Counts sharedMemory.")
+    shared_memory: Quantity | None = Field(
+        default=None, description="Size of /dev/shm, which NCCL, DeepEP and Ray use. Absent = up to the memory limit."
+    )
+
+
+class Engine(ApiModel):
+    """The pods that run SGLang."""
+
+    image: LongText | None = Field(default=None, description="Image of the engine. Default: the chart's.")
+    args: tuple[EngineArgument, ...] = Field(
+        default=(),
+        max_length=64,
+        description="More SGLang arguments, after the planned ones. What the operator sets itself is refused.",
+    )
+    env: tuple[EnvVar, ...] = Field(
+        default=(),
+        max_length=64,
+        description="More environment variables of the engine.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    resources: EngineResources = Field(
+        default_factory=EngineResources, description="Processor, memory and shared memory of one engine pod."
+    )
+
+
+class SecretKey(ApiModel):
+    """One key of a Secret in the same namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = Field(
+        default="api-key", description="Key inside the Secret."
+    )
+
+
+class Gateway(ApiModel):
+    """The router in front of the replicas."""
+
+    replicas: int = Field(default=1, ge=1, le=32, description="Pods of the gateway.")
+    image: LongText | None = Field(default=None, description="Image of the gateway. Default: the chart's.")
+    port: int = Field(default=PORT_GATEWAY, ge=1, le=65_535, description="Port of the gateway's Service.")
+    api_key_secret: SecretKey | None = Field(
+        default=None, description="Secret that holds the API key clients must send. Absent = no key is asked for."
+    )
+
+
+class R1DeploymentSpec(ApiModel):
+    """What is wanted. model and hardware are enough; the planner chooses and explains the rest."""
+
+    model: Model = Field(description="The model and where its weights are.")
+    hardware: ShortText = Field(
+        description="Hardware profile by name, e.g. H100x8: built in, from the chart, or spec.hardwareProfile."
+    )
+    hardware_profile: HardwareProfile | None = Field(
+        default=None, description="A hardware profile of this resource's own. Its name must equal spec.hardware."
+    )
+    objective: Objective = Field(
+        default="Throughput", description="What the planner prefers where both cannot be had: Throughput or Latency."
+    )
+    topology: Topology = Field(
+        default_factory=Topology, description="Overrides of the layout that the planner would choose."
+    )
+    limits: Limits = Field(default_factory=Limits, description="Overrides of the sizes that the planner would choose.")
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=MAX_REPLICAS,
+        description="Replicas wanted; kubectl scale sets it. With spec.autoscaling only the first value; 0 stops all.",
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None, description="Let the operator choose the number of replicas. Absent = spec.replicas is law."
+    )
+    drain: Drain = Field(default_factory=Drain, description="How replicas leave.")
+    startup: Startup = Field(default_factory=Startup, description="How long replicas may take to start.")
+    engine: Engine = Field(default_factory=Engine, description="The pods that run SGLang.")
+    gateway: Gateway = Field(default_factory=Gateway, description="The router in front of the replicas.")

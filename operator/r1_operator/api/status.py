@@ -1,0 +1,123 @@
+"""`status` of an R1Deployment: what the operator saw and decided. No phase; conditions say the state."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, computed_field
+
+from .fields import ReadModel
+from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+Stage = Literal["Gated", "Pending", "Ray", "Weights", "WarmUp", "Ready", "Draining", "Failed"]
+"""What one replica is doing. Gated: waits for nodes. Pending: its pods do not run yet. The rest is the engine's."""
+
+Timestamp = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
+"""RFC 3339 in UTC with whole seconds: `2026-11-25T13:40:44Z`."""
+CamelWord = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")]
+Message = Annotated[str, StringConstraints(max_length=4096)]
+Name = Annotated[str, StringConstraints(max_length=253)]
+
+
+class Condition(ReadModel):
+    """A metav1.Condition."""
+
+    type: CamelWord = Field(description="What the condition is about.")
+    status: ConditionStatus = Field(description="True, False, or Unknown.")
+    reason: CamelWord = Field(description="Why, in one word for programs.")
+    message: Message = Field(default="", description="Why, for people: what, where, and the remedy.")
+    last_transition_time: Timestamp = Field(description="When status last changed.")
+    observed_generation: int | None = Field(default=None, ge=0, description="metadata.generation it speaks of.")
+
+
+class PlanStatus(ReadModel):
+    """The layout of one replica that the planner chose, and why."""
+
+    nodes_per_replica: int = Field(ge=1, description="Nodes of one replica.")
+    gpus_per_replica: int = Field(ge=1, description="GPUs of one replica.")
+    tensor_parallel: int = Field(ge=1, description="Ranks of one replica.")
+    attention_data_parallel: int = Field(ge=1, description="Data-parallel attention groups.")
+    expert_parallel: int = Field(ge=1, description="Ranks over which the experts are spread.")
+    kv_tokens_per_replica: int = Field(ge=0, description="Tokens that the KV cache of one replica holds.")
+    engine_args: tuple[Annotated[str, StringConstraints(max_length=1024)], ...] = Field(
+        default=(), max_length=256, description="Arguments that SGLang is started with."
+    )
+    reasons: tuple[Message, ...] = Field(default=(), max_length=64, description="Why each choice was made.")
+
+
+class LoadStatus(ReadModel):
+    """Load over all ready replicas; rounded, and written at most every 30 s."""
+
+    tokens_per_second: int = Field(ge=0, description="Output tokens per second.")
+    kv_usage_percent: int = Field(ge=0, le=100, description="KV cache in use, mean over the replicas, in percent.")
+    running_requests: int = Field(ge=0, description="Requests that are being answered.")
+    waiting_requests: int = Field(ge=0, description="Requests that wait in the engines.")
+    at: Timestamp = Field(description="When it was measured.")
+
+
+class AutoscalingStatus(ReadModel):
+    """The autoscaler's last decision."""
+
+    desired_replicas: int = Field(ge=0, le=MAX_REPLICAS, description="Replicas it wants.")
+    reason: CamelWord = Field(description="Why, in one word for programs.")
+    message: Message = Field(default="", description="Why, with the numbers.")
+    at: Timestamp = Field(description="When it was decided.")
+    last_scale_up: Timestamp | None = Field(default=None, description="When it last added a replica.")
+    last_scale_down: Timestamp | None = Field(default=None, description="When it last took one away.")
+
+
+class ReplicaStatus(ReadModel):
+    """One replica's current gang."""
+
+    name: Name = Field(description="Name of the gang: resource, replica and attempt.")
+    stage: Stage = Field(description="What it is doing.")
+    message: Message = Field(default="", description="More about the stage.")
+    nodes: tuple[Name, ...] = Field(
+        default=(), max_length=MAX_NODES_PER_REPLICA, description="Kubernetes nodes it runs on, by node index."
+    )
+    restarts: int = Field(default=0, ge=0, description="How often this replica had to be started again.")
+    since: Timestamp = Field(description="When it entered the stage.")
+
+
+class R1DeploymentStatus(ReadModel):
+    """What the operator saw and decided."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="metadata.generation that this status speaks of."
+    )
+    replicas: int = Field(default=0, ge=0, description="Replicas that exist, in any stage.")
+    ready_replicas: int = Field(default=0, ge=0, description="Replicas that answer requests.")
+    desired_replicas: int = Field(default=0, ge=0, description="Replicas wanted: spec.replicas or the autoscaler's.")
+    gpus: int = Field(default=0, ge=0, description="GPUs that the existing replicas hold.")
+    selector: Annotated[str, StringConstraints(max_length=512)] = Field(
+        default="", description="Label selector of the engine pods, for the scale subresource."
+    )
+    plan: PlanStatus | None = Field(default=None, description="The layout of one replica.")
+    load: LoadStatus | None = Field(default=None, description="Load over all ready replicas.")
+    autoscaling: AutoscalingStatus | None = Field(default=None, description="The autoscaler's last decision.")
+    replica_statuses: tuple[ReplicaStatus, ...] = Field(
+        default=(),
+        max_length=MAX_REPLICAS * 2,
+        description="Each replica's gang.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Ready and its parts.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+
+    @computed_field(  # type: ignore[prop-decorator]
+        description="Ready of wanted replicas, as kubectl get prints it.",
+        json_schema_extra={"maxLength": 32},
+    )
+    @property
+    def ready(self) -> str:
+        """`1/2`. Derived, so that it never disagrees with the numbers."""
+        return f"{self.ready_replicas}/{self.desired_replicas}"
+
+    def condition(self, type_: str) -> Condition | None:
+        """The condition of that type, if it is there."""
+        return next((condition for condition in self.conditions if condition.type == type_), None)
