@@ -1,0 +1,145 @@
+"""Events on an R1Deployment and on others: what the operator did and why, for `kubectl describe`.
+
+Core v1 events, whose message and count may change: the same event again raises the count of the first instead of
+adding one more. An event is best effort: nothing waits for it and nothing fails for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from r1_operator.api.names import FIELD_MANAGER
+from r1_operator.cluster.client import Client
+from r1_operator.cluster.errors import ApiError
+from r1_operator.cluster.resources import EVENTS, JsonObject
+
+log = logging.getLogger(__name__)
+
+_QUEUE = 1000  # more than that at once says nothing to anybody
+_REMEMBERED = 2000  # events kept in mind for counting
+_FORGET_SECONDS = 600.0  # a repetition after this long is a new event (client-go's correlator: 10 min)
+_RECOUNT_SECONDS = 30.0  # a repeated event's count is written at most this often
+_VARIANTS = 20  # different messages of one reason on one object within _FORGET_SECONDS; further ones are dropped
+_MESSAGE_BYTES = 1024  # the API server's limit
+
+EventType = Literal["Normal", "Warning"]
+
+
+@dataclass(slots=True)
+class _Seen:
+    name: str
+    first: datetime
+    count: int
+    at: float
+    written: float
+
+
+class Events:
+    """Queues events and writes them in the background while `run` runs."""
+
+    def __init__(self, client: Client, identity: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._identity, self._clock = client, identity, clock
+        self._queue: asyncio.Queue[tuple[dict[str, Any], str, EventType, str]] = asyncio.Queue(_QUEUE)
+        self._seen: OrderedDict[tuple[str, str, str, str], _Seen] = OrderedDict()
+
+    def emit(self, regarding: JsonObject, reason: str, message: str, *, type: EventType = "Normal") -> None:
+        """Note that something happened to an object. Never raises, never waits; drops events nobody could read."""
+        try:
+            metadata = regarding["metadata"]
+            reference = {
+                "apiVersion": regarding["apiVersion"],
+                "kind": regarding["kind"],
+                "namespace": metadata.get("namespace"),
+                "name": metadata["name"],
+                "uid": metadata.get("uid"),
+            }
+            text = message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
+            self._queue.put_nowait(({k: v for k, v in reference.items() if v}, reason, type, text))
+        except asyncio.QueueFull:
+            log.warning("event dropped, %d are waiting: %s: %s", _QUEUE, reason, message)
+        except Exception:
+            log.exception("event dropped: %s: %s", reason, message)
+
+    async def run(self) -> None:
+        """Write what is queued until cancelled."""
+        while True:
+            item = await self._queue.get()
+            try:
+                await self._write(*item)
+            except ApiError as error:
+                log.warning("event not written: %s", error)
+            except Exception:
+                log.exception("event not written")
+            finally:
+                self._queue.task_done()
+
+    async def flush(self, timeout: float = 3.0) -> None:
+        """Wait until all queued events are written, or the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._queue.join()
+
+    async def _write(self, reference: dict[str, Any], reason: str, type: EventType, message: str) -> None:
+        self._forget()
+        key = (str(reference.get("uid") or reference["name"]), type, reason, message)
+        now = datetime.now(UTC)
+        seen = self._seen.get(key)
+        if seen is not None:
+            await self._count_up(seen, reference, now)
+            return
+        if sum(each[:3] == key[:3] for each in self._seen) >= _VARIANTS:
+            log.info("event dropped, %d of reason %s within %g s", _VARIANTS, reason, _FORGET_SECONDS)
+            return
+        name = f"{reference['name']}.{uuid.uuid4().hex[:16]}"
+        await self._client.create(self._event(name, reference, reason, type, message, now))
+        self._seen[key] = _Seen(name, now, 1, self._clock(), self._clock())
+
+    async def _count_up(self, seen: _Seen, reference: dict[str, Any], now: datetime) -> None:
+        seen.count += 1
+        seen.at = self._clock()
+        if seen.at - seen.written < _RECOUNT_SECONDS:
+            return
+        seen.written = seen.at
+        namespace = str(reference.get("namespace") or "default")
+        body = {"count": seen.count, "lastTimestamp": _seconds(now)}
+        await self._client.patch_merge(EVENTS, namespace, seen.name, body)
+
+    def _forget(self) -> None:
+        now = self._clock()
+        for key in [key for key, seen in self._seen.items() if now - seen.at > _FORGET_SECONDS]:
+            del self._seen[key]
+        while len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _event(
+        self, name: str, reference: dict[str, Any], reason: str, type: EventType, message: str, now: datetime
+    ) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            # Events about cluster-wide objects lie in `default`, as the API server demands.
+            "metadata": {"namespace": reference.get("namespace") or "default", "name": name},
+            "involvedObject": reference,
+            "reason": reason,
+            "message": message,
+            "type": type,
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
+            "reportingInstance": self._identity,
+            "firstTimestamp": _seconds(now),
+            "lastTimestamp": _seconds(now),
+            "count": 1,
+        }
+
+
+def _seconds(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
