@@ -40,6 +40,8 @@ LABEL_REPLICA: Final = f"{GROUP}/replica"
 LABEL_GANG: Final = f"{GROUP}/gang"
 LABEL_NODE_INDEX: Final = f"{GROUP}/node-index"
 LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_NODES: Final = f"{GROUP}/nodes"
+"""How many pods the gang has, so that a gang can be judged without its ConfigMap."""
 
 COMPONENT_ENGINE: Final = "engine"
 COMPONENT_GATEWAY: Final = "gateway"

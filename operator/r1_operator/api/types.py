@@ -88,7 +88,7 @@ class Metadata(ReadModel):
 
 
 class R1Deployment(ApiModel):
-    """One R1Deployment as the API server holds it."""
+    """DeepSeek-R1 served over whole multi-GPU nodes: the operator plans, places, starts, scales and heals it."""
 
     api_version: Literal["r1operator.dev/v1alpha1"] = API_VERSION
     kind: Literal["R1Deployment"] = KIND

@@ -1,0 +1,116 @@
+"""JSON object → R1Deployment, or everything that is wrong with it.
+
+The verdict is the API server's: absent and null are the same, unknown fields are refused, and the rules of `rules.py`
+are only asked once every field by itself is right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from .fields import ApiModel, model_in
+from .hardware import HardwareProfile
+from .names import API_VERSION
+from .rules import Problem, broken
+from .status import R1DeploymentStatus
+from .types import R1Deployment
+
+Loaded = TypeVar("Loaded", bound=ApiModel)
+
+
+def parse(obj: Mapping[str, Any]) -> R1Deployment | list[Problem]:
+    """The resource as types, or its problems (at least one). Never raises for bad content.
+
+    A status that cannot be read (written by another version) counts as empty: the operator derives it anew.
+    """
+    status = obj.get("status")
+    wanted = _load(R1Deployment, {key: value for key, value in obj.items() if key != "status"}, "")
+    if isinstance(wanted, list):
+        return wanted
+    if isinstance(status, Mapping):
+        seen = _load(R1DeploymentStatus, status, "status")
+        if not isinstance(seen, list):
+            wanted = wanted.model_copy(update={"status": seen})
+    return wanted
+
+
+def parse_hardware_profile(obj: Mapping[str, Any], path: str = "hardwareProfile") -> HardwareProfile | list[Problem]:
+    """One hardware profile, as in `spec.hardwareProfile` or in the chart's values, or its problems."""
+    return _load(HardwareProfile, obj, path)
+
+
+def _load(model: type[Loaded], obj: Mapping[str, Any], path: str) -> Loaded | list[Problem]:
+    try:
+        # Through JSON text, because only there strict types still take lists for tuples.
+        loaded = model.model_validate_json(json.dumps(without_nulls(obj), default=str), strict=True)
+    except ValidationError as error:
+        return [_problem(model, details, path) for details in error.errors(include_url=False)]
+    return broken(loaded, path) or loaded
+
+
+def without_nulls(value: Any) -> Any:
+    """Drops null fields of objects, as the API server does for fields that are not nullable (none of ours is)."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def _problem(model: type[ApiModel], error: ErrorDetails, path: str) -> Problem:
+    field = _field_path(path, error["loc"])
+    kind, context = error["type"], error.get("ctx", {})
+    explain = f"see `kubectl explain r1d.{_without_indexes(field)}`"
+    if kind == "missing":
+        return Problem(field, "required, but missing", f"add it; {explain}")
+    if kind == "extra_forbidden":
+        known = _fields_at(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        return Problem(field, "unknown field", f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+    if kind == "literal_error":
+        return Problem(field, f"{error['input']!r} is not {context['expected']}", _literal_remedy(field))
+    return Problem(field, f"{_shown(error['input'])}: {_demand(error['msg'])}", explain)
+
+
+def _literal_remedy(field: str) -> str:
+    return f"use {API_VERSION}" if field == "apiVersion" else "choose one of these words"
+
+
+def _demand(message: str) -> str:
+    return (
+        message.replace("Input should be", "must be").replace("String should", "must").replace("Tuple should", "must")
+    )
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _field_path(path: str, loc: tuple[int | str, ...]) -> str:
+    for part in loc:
+        path = f"{path}[{part}]" if isinstance(part, int) else f"{path}.{part}" if path else part
+    return path or "the object"
+
+
+def _without_indexes(field: str) -> str:
+    return ".".join(part.split("[")[0] for part in field.split("."))
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """camelCase fields of the object at `loc` below `model`."""
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        info = next((info for name, info in model.model_fields.items() if part in (info.alias, name)), None)
+        inner = model_in(info.annotation) if info else None
+        if inner is None:
+            return []
+        model = inner
+    return [info.alias or name for name, info in model.model_fields.items()]
