@@ -1,0 +1,88 @@
+"""What the lifecycle may ask for. Values only; `controller/act.py` carries them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .gangs import Failure, Gang, GangState
+
+
+class Why(StrEnum):
+    """Why pods are created or removed."""
+
+    SCALE_UP = "ScaleUp"
+    RESTART = "Restart"
+    UPDATE = "Update"
+    COMPLETE = "Complete"
+    SCALE_DOWN = "ScaleDown"
+    FAILED = "Failed"
+    LEAVING = "Leaving"
+    SUPERSEDED = "Superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGang:
+    """Create these members of a gang, gated. The others exist already."""
+
+    replica: int
+    attempt: int
+    members: tuple[int, ...]
+    why: Why
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodRef:
+    """A pod and the uid it must still have when it is deleted."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndPods:
+    """Delete these pods of a gang. `grace_seconds` None: the pod's own grace period, in which it drains."""
+
+    gang: str
+    pods: tuple[PodRef, ...]
+    grace_seconds: int | None
+    why: Why
+    message: str = ""
+
+    @property
+    def drains(self) -> bool:
+        """Whether requests may run there, so that the gang must leave the gateway's rotation first."""
+        return self.grace_seconds is None
+
+
+Action = CreateGang | EndPods
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica as this round sees it. `gang` is None while it waits to be started again and no pod is left."""
+
+    replica: int
+    attempt: int
+    name: str
+    gang: Gang | None
+    state: GangState
+    failure: Failure | None
+    restarts: int
+    retry_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Actions of this round, the replicas they were decided on, and when to look again without any event."""
+
+    actions: tuple[Action, ...]
+    replicas: tuple[ReplicaView, ...]
+    leaving: tuple[Gang, ...]
+    """Gangs on their way out, those that this round sends away included."""
+    serving: frozenset[str]
+    """Gangs that may be in the gateway's rotation: ready, and not about to leave."""
+    unplaced: tuple[Gang, ...]
+    """Whole gated gangs, oldest first, that want nodes."""
+    look_again_in: float | None

@@ -1,0 +1,138 @@
+"""Nodes and the pods on them, as the API server returns them → what placement reckons with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from ..api import names
+from ..api.pinning import pinned_node
+from ..api.timestamps import unix_time
+from .quantity import parse_quantity
+
+Json = Mapping[str, Any]
+Amounts = Mapping[str, Fraction]
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A taint that keeps pods away (PreferNoSchedule is left out)."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node. `used`: requests of all pods that hold it or are pinned to it."""
+
+    name: str
+    labels: Mapping[str, str]
+    allocatable: Amounts
+    used: Amounts
+    ready: bool
+    unschedulable: bool
+    taints: tuple[Taint, ...]
+
+    def free(self, resource: str) -> Fraction:
+        """Allocatable minus used, in the resource's base unit; 0 if the node has none."""
+        return self.allocatable.get(resource, Fraction(0)) - self.used.get(resource, Fraction(0))
+
+
+def nodes_of(nodes: Iterable[Json], pods: Iterable[Json]) -> tuple[Node, ...]:
+    """Join nodes with the requests of the pods that hold them, by name. A pod that ended holds nothing."""
+    used: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
+    for pod in pods:
+        holder = _holds(pod)
+        if holder is None:
+            continue
+        for resource, amount in pod_requests(pod["spec"]).items():
+            used[holder][resource] += amount
+    return tuple(sorted((_node(n, used[n["metadata"]["name"]]) for n in nodes), key=lambda n: n.name))
+
+
+def _holds(pod: Json) -> str | None:
+    """The node whose devices a pod holds: bound to it, or ours, pinned and no longer gated (about to be bound)."""
+    if (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}:
+        return None
+    spec = pod["spec"]
+    if spec.get("nodeName"):
+        return str(spec["nodeName"])
+    labels = pod["metadata"].get("labels") or {}
+    if spec.get("schedulingGates") or names.LABEL_GANG not in labels:
+        return None
+    return pinned_node(spec)
+
+
+def pod_requests(spec: Json) -> dict[str, Fraction]:
+    """Requests of a pod as the scheduler counts them: sum of its containers or its largest init step, plus overhead."""
+    total: dict[str, Fraction] = defaultdict(Fraction)
+    sidecars: dict[str, Fraction] = defaultdict(Fraction)
+    for container in spec.get("containers") or []:
+        for resource, amount in _requests(container).items():
+            total[resource] += amount
+    peak: dict[str, Fraction] = {}
+    for container in spec.get("initContainers") or []:
+        wanted = _requests(container)
+        if container.get("restartPolicy") == "Always":
+            for resource, amount in wanted.items():
+                sidecars[resource] += amount
+        for resource, amount in wanted.items():
+            extra = Fraction(0) if container.get("restartPolicy") == "Always" else sidecars[resource]
+            peak[resource] = max(peak.get(resource, Fraction(0)), amount + extra)
+    for resource, amount in sidecars.items():
+        total[resource] += amount
+    for resource, amount in peak.items():
+        total[resource] = max(total[resource], amount)
+    for resource, text in (spec.get("overhead") or {}).items():
+        total[resource] += parse_quantity(text)
+    return dict(total)
+
+
+def _requests(container: Json) -> dict[str, Fraction]:
+    resources = container.get("resources") or {}
+    return {
+        k: parse_quantity(v) for k, v in ((resources.get("limits") or {}) | (resources.get("requests") or {})).items()
+    }
+
+
+def _node(node: Json, used: Amounts) -> Node:
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    return Node(
+        name=node["metadata"]["name"],
+        labels=node["metadata"].get("labels") or {},
+        allocatable={k: parse_quantity(v) for k, v in (status.get("allocatable") or {}).items()},
+        used=dict(used),
+        ready=_ready(status).get("status") == "True",
+        unschedulable=bool(spec.get("unschedulable")),
+        taints=tuple(
+            Taint(t["key"], t.get("value") or "", t["effect"])
+            for t in spec.get("taints") or []
+            if t["effect"] in {"NoSchedule", "NoExecute"}
+        ),
+    )
+
+
+def _ready(status: Json) -> Json:
+    conditions: Sequence[Json] = status.get("conditions") or []
+    return next((c for c in conditions if c["type"] == "Ready"), {})
+
+
+def dead_nodes(nodes: Iterable[Json], holders: Iterable[str], after_seconds: float, now: float) -> dict[str, str]:
+    """Of the nodes in `holders`, those that are lost: gone, or not Ready for `after_seconds`. Name → why."""
+    known = {n["metadata"]["name"]: n for n in nodes}
+    dead: dict[str, str] = {}
+    for name in holders:
+        node = known.get(name)
+        if node is None:
+            dead[name] = "the Node object is gone"
+            continue
+        ready = _ready(node.get("status") or {})
+        since = unix_time(ready.get("lastTransitionTime")) or now
+        if ready and ready.get("status") != "True" and now - since >= after_seconds:
+            dead[name] = f"not Ready for {now - since:.0f} s ({ready.get('reason', 'no reason given')})"
+    return dead
