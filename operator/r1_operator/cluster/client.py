@@ -127,14 +127,12 @@ class Client:
             content_type="application/apply-patch+yaml",
         )
 
-    async def apply_status(
-        self, namespace: str, name: str, status: JsonObject, *, uid: str | None = None
-    ) -> dict[str, Any]:
-        """Server-side apply of an R1Deployment's whole status. With `uid`, one recreated meanwhile is a conflict."""
+    async def apply_status(self, namespace: str, name: str, status: JsonObject) -> dict[str, Any]:
+        """Server-side apply of an R1Deployment's whole status: what is no longer given goes, or back to its default."""
         body = {
             "apiVersion": R1_DEPLOYMENTS.api_version,
             "kind": R1_DEPLOYMENTS.kind,
-            "metadata": {"namespace": namespace, "name": name, **({"uid": uid} if uid else {})},
+            "metadata": {"namespace": namespace, "name": name},
             "status": status,
         }
         return await self._call(

@@ -95,10 +95,10 @@ class Lease:
             if task.done():
                 return
             renewed = await self._attempt()
+            if not renewed and not self._leading():
+                raise LeaseLost(f"{self.holder} holds it")
             if not self.held():
                 raise LeaseLost(f"not renewed for {self._deadline_seconds:g} s: the API server did not answer in time")
-            if not renewed and self.holder != self.identity:
-                raise LeaseLost(f"{self.holder or 'nobody'} holds it")
 
     async def _end(self, task: asyncio.Future[None]) -> None:
         if task.done():
@@ -125,6 +125,8 @@ class Lease:
             return False
         if written:
             self._held_until = sent + self._deadline_seconds
+        elif not self._leading():
+            self._held_until = float("-inf")
         return written
 
     async def _write_if_free(self) -> bool:

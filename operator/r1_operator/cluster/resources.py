@@ -53,6 +53,7 @@ SERVICES = Resource("", "v1", "Service", "services")
 CONFIG_MAPS = Resource("", "v1", "ConfigMap", "configmaps")
 SECRETS = Resource("", "v1", "Secret", "secrets")
 NODES = Resource("", "v1", "Node", "nodes", namespaced=False)
+NAMESPACES = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENTS = Resource("", "v1", "Event", "events")
 DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments")
@@ -69,6 +70,7 @@ KNOWN = (
     CONFIG_MAPS,
     SECRETS,
     NODES,
+    NAMESPACES,
     PERSISTENT_VOLUME_CLAIMS,
     EVENTS,
     DEPLOYMENTS,

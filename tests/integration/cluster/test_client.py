@@ -1,0 +1,129 @@
+"""The client against a real API server: apply, conflicts, status of the custom resource, preconditions, the guard."""
+
+from __future__ import annotations
+
+import pytest
+from r1_operator.cluster import ApiError, Client
+from r1_operator.cluster.resources import CONFIG_MAPS, R1_DEPLOYMENTS
+
+pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="session")]
+
+
+def config_map(namespace: str, name: str = "a", **data: str) -> dict:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": name}, "data": data}
+
+
+async def test_apply_removes_what_is_no_longer_given_and_keeps_what_others_own(client: Client, namespace: str) -> None:
+    await client.apply(config_map(namespace, ours="1", dropped="1"))
+    await client.patch_json(CONFIG_MAPS, namespace, "a", [{"op": "add", "path": "/data/theirs", "value": "x"}])
+    # The patch went out under our own field manager by "Update", which server-side apply treats as somebody else.
+    first = await client.apply(config_map(namespace, ours="2"))
+    assert first["data"] == {"ours": "2", "theirs": "x"}
+    second = await client.apply(config_map(namespace, ours="2"))
+    assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"], "no change, no write"
+
+
+async def test_apply_without_force_tells_who_owns_the_field(client: Client, namespace: str) -> None:
+    await client.create(config_map(namespace, field="theirs"))
+    with pytest.raises(ApiError) as raised:
+        await client.apply(config_map(namespace, field="ours"), force=False)
+    assert raised.value.conflict
+    assert ".data.field" in raised.value.message
+    assert (await client.apply(config_map(namespace, field="ours")))["data"] == {"field": "ours"}
+
+
+async def test_status_is_applied_to_the_status_alone(client: Client, namespace: str, crd: None) -> None:
+    made = await client.create(deployment(namespace))
+    condition = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Starting",
+        "message": "1 of 2",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    await client.apply_status(namespace, "r1", {"readyReplicas": 1, "conditions": [condition]})
+    after = await client.apply_status(namespace, "r1", {"replicas": 2})
+    assert after["spec"] == made["spec"]
+    assert after["metadata"]["generation"] == made["metadata"]["generation"]
+    assert after["status"]["replicas"] == 2
+    assert after["status"]["readyReplicas"] == 0, "a field no longer applied falls back to its default"
+    assert "conditions" not in after["status"]
+    with pytest.raises(ApiError) as raised:
+        await client.apply_status(namespace, "gone", {"replicas": 1})
+    assert raised.value.not_found, "a status makes no object"
+
+
+async def test_merge_patch_works_on_a_custom_resource(client: Client, namespace: str, crd: None) -> None:
+    await client.create(deployment(namespace))
+    patched = await client.patch_merge(
+        R1_DEPLOYMENTS, namespace, "r1", {"metadata": {"finalizers": ["r1operator.dev/drain"]}}
+    )
+    assert patched["metadata"]["finalizers"] == ["r1operator.dev/drain"]
+    patched = await client.patch_merge(R1_DEPLOYMENTS, namespace, "r1", {"metadata": {"finalizers": None}})
+    assert "finalizers" not in patched["metadata"]
+
+
+async def test_refused_object_names_the_field(client: Client, namespace: str, crd: None) -> None:
+    with pytest.raises(ApiError) as raised:
+        await client.apply({**deployment(namespace), "spec": {"replicas": -1}})
+    assert raised.value.invalid
+    assert raised.value.reason == "Invalid"
+    assert "spec.replicas" in raised.value.message
+
+
+async def test_delete_honours_preconditions_and_tells_what_was_gone(client: Client, namespace: str) -> None:
+    made = await client.create(config_map(namespace))
+    changed = await client.apply(config_map(namespace, x="1"))
+    with pytest.raises(ApiError) as raised:
+        await client.delete(CONFIG_MAPS, namespace, "a", resource_version=made["metadata"]["resourceVersion"])
+    assert raised.value.conflict
+    assert await client.delete(CONFIG_MAPS, namespace, "a", uid=changed["metadata"]["uid"])
+    assert not await client.delete(CONFIG_MAPS, namespace, "a")
+
+
+async def test_list_reads_all_pages(client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1_operator.cluster.client.PAGE", 3)
+    for index in range(8):
+        await client.create(config_map(namespace, name=f"c{index}"))
+    listing = await client.list(CONFIG_MAPS, namespace, fields="metadata.name!=c5")
+    assert sorted(item["metadata"]["name"] for item in listing.items) == [f"c{i}" for i in range(8) if i != 5]
+    assert {item["kind"] for item in listing.items} == {"ConfigMap"}
+
+
+async def test_write_guard_refuses_writes_and_lets_reads_pass(client: Client, namespace: str) -> None:
+    client.write_guard = lambda: False
+    with pytest.raises(ApiError) as raised:
+        await client.create(config_map(namespace))
+    assert raised.value.reason == "NotLeader"
+    assert (await client.list(CONFIG_MAPS, namespace)).items == ()
+
+
+async def test_frozen_api_server_is_a_timeout_and_a_dead_one_unreachable(api_server, namespace: str) -> None:
+    async with await api_server.client(call_seconds=0.5) as client:
+        await client.list(CONFIG_MAPS, namespace)
+        api_server.freeze()
+        try:
+            with pytest.raises(ApiError) as raised:
+                await client.list(CONFIG_MAPS, namespace)
+        finally:
+            api_server.thaw()
+        assert raised.value.reason == "Timeout"
+        api_server.kill()
+        try:
+            with pytest.raises(ApiError) as raised:
+                await client.list(CONFIG_MAPS, namespace)
+        finally:
+            await api_server.start()
+        assert raised.value.reason == "Unreachable"
+
+
+def deployment(namespace: str) -> dict:
+    return {
+        "apiVersion": "r1operator.dev/v1alpha1",
+        "kind": "R1Deployment",
+        "metadata": {"namespace": namespace, "name": "r1"},
+        "spec": {
+            "model": {"name": "r1-operator/tiny-r1", "weights": {"hostPath": {"path": "/models"}}},
+            "hardware": "CPUx1",
+        },
+    }
