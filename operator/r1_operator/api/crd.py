@@ -196,7 +196,8 @@ def _has_default(schema: Schema) -> bool:
 
 def _validation(rule: Rule) -> Schema:
     validation: Schema = {"rule": rule.cel, "message": rule.text}
-    if rule.field:
+    # A fieldPath must lead to something the schema describes, which metadata is not.
+    if rule.field and not rule.field.startswith("metadata"):
         validation["fieldPath"] = f".{rule.field}"
     return validation
 

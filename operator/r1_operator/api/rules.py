@@ -86,6 +86,7 @@ def _inside(path: str) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule(
         scope=R1Deployment,
+        field="metadata.name",
         cel=f"size(self.metadata.name) <= {MAX_NAME_LENGTH}",
         holds=lambda r: len(r.metadata.name) <= MAX_NAME_LENGTH,
         message=f"metadata.name is longer than {MAX_NAME_LENGTH} characters",
@@ -93,6 +94,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         scope=R1Deployment,
+        field="metadata.name",
         cel=f"self.metadata.name.matches('{NAME_PATTERN}')",
         holds=lambda r: re.fullmatch(NAME_PATTERN, r.metadata.name) is not None,
         message="metadata.name is not a DNS label",
@@ -229,7 +231,7 @@ def broken(model: ApiModel, path: str = "") -> list[Problem]:
 def _broken(model: ApiModel, path: str) -> Iterator[Problem]:
     for rule in rules_of(type(model)):
         if not rule.holds(model):
-            yield Problem(_join(path, rule.field) or "metadata.name", rule.message, rule.remedy)
+            yield Problem(_join(path, rule.field), rule.message, rule.remedy)
     for name, info in type(model).model_fields.items():
         value, key = getattr(model, name), info.alias or name
         if isinstance(value, ApiModel):

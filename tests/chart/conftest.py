@@ -1,0 +1,72 @@
+"""One real API server for all tests of the CRD and the chart: no nodes, no controllers, nothing is ever started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from r1_operator.api.crd import custom_resource_definition
+from tests.integration.cluster.apiserver import ApiServer, find_programs
+
+CHART = Path(__file__).parents[2] / "charts" / "r1-operator"
+
+
+@dataclass(frozen=True)
+class Server:
+    """kubectl and helm against the API server."""
+
+    programs: Path
+    kubeconfig: Path
+
+    def run(self, program: str, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        home = self.kubeconfig.parent
+        environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(self.kubeconfig)}
+        command = [str(self.programs / program), *arguments]
+        return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, timeout=120)
+
+    def kubectl(self, *arguments: str, objects: list[dict[str, Any]] | None = None) -> str:
+        """What kubectl prints. Raises AssertionError with what it said if it fails."""
+        done = self.run("kubectl", *arguments, stdin=yaml.safe_dump_all(objects) if objects is not None else None)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def helm(self, *arguments: str) -> str:
+        """What helm prints. Raises AssertionError with what it said if it fails."""
+        done = self.run("helm", *arguments)
+        assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def dry_run(self, obj: dict[str, Any]) -> dict[str, Any] | str:
+        """The object as the API server would store it, or its refusal."""
+        done = self.run("kubectl", "create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(obj))
+        return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("needs etcd, kube-apiserver, kubectl and helm: set R1_KUBERNETES_BIN to their folder")
+    running = ApiServer(tmp_path_factory.mktemp("apiserver"), programs)
+    try:
+        asyncio.run(running.start())
+        yield Server(programs, running.kubeconfig)
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def with_crd(server: Server) -> Server:
+    """The server, with the CRD established."""
+    server.kubectl("apply", "--server-side", "-f", "-", objects=[custom_resource_definition()])
+    server.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=60s")
+    return server
