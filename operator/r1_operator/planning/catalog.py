@@ -1,0 +1,33 @@
+"""The models the planner knows by name, each with a `config.json` under `models/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+from .model import Model, read_model
+
+TINY = "r1-operator/tiny-r1"
+
+
+@cache
+def _entries() -> Mapping[str, Mapping[str, str]]:
+    text = files(__package__).joinpath("models", "catalog.json").read_text(encoding="utf-8")
+    return {entry["name"]: entry for entry in json.loads(text)}
+
+
+def known_models() -> tuple[str, ...]:
+    """All names, the full models first."""
+    return tuple(_entries())
+
+
+@cache
+def find_model(name: str) -> Model | None:
+    """The model of that name, or None."""
+    entry = _entries().get(name)
+    if entry is None:
+        return None
+    text = files(__package__).joinpath("models", entry["config"]).read_text(encoding="utf-8")
+    return read_model(name, json.loads(text), entry["source"])

@@ -1,0 +1,162 @@
+"""Why a plan is as it is: each choice in one line, with what it was preferred to."""
+
+from __future__ import annotations
+
+from .engine_args import CPU_MAX_TOTAL_TOKENS, flags
+from .layout import AllToAll
+from .memory import SGLANG_PREFIX_CHUNK, prefix_chunk
+from .model import Dense
+from .plan import Reason
+from .search import Found
+from .sizing import Candidate
+from .units import gib
+from .wishes import Wishes
+
+SHOWN_ALTERNATIVES = 3
+
+
+def reasons(wishes: Wishes, found: Found) -> tuple[Reason, ...]:
+    """The reasons of the best candidate, in the order of its choices."""
+    best = found.best
+    listed = [_nodes(wishes, found), _layout(wishes, found)]
+    if best.layout.draft:
+        listed.append(_fixed(wishes.draft) or _draft(wishes))
+    listed += [_fraction(wishes, best), _context(wishes, best), _running(wishes, best)]
+    if wishes.profile.device != "Cpu":
+        listed.append(_chunk(wishes, best))
+        if not isinstance(wishes.model.architecture, Dense) and prefix_chunk(best.layout) < SGLANG_PREFIX_CHUNK:
+            listed.append(_prefix(best))
+    if wishes.extra_args:
+        listed.append(Reason("engine arguments", " ".join(flags(wishes.extra_args)), "set by spec.engine.args"))
+    return tuple(listed)
+
+
+def _fixed(value: object) -> Reason | None:
+    return None if value is None else Reason("multi-token prediction", str(value), "fixed by the user")
+
+
+def _nodes(wishes: Wishes, found: Found) -> Reason:
+    best = found.best
+    value = f"{best.nodes} × {wishes.profile.gpus_per_node} GPUs"
+    if wishes.nodes is not None:
+        return Reason("nodes per replica", value, "fixed by the user")
+    if wishes.profile.device == "Cpu":
+        return Reason("nodes per replica", value, "trying out needs no more")
+    smaller = best.nodes - 1
+    if not smaller or isinstance(wishes.model.architecture, Dense):
+        return Reason(
+            "nodes per replica", value, f"{gib(best.memory.weight_bytes)} of weights per GPU leave room for KV"
+        )
+    return Reason(
+        "nodes per replica", value, "the fewest that hold the model", (f"{smaller}: {_why_not(found, smaller)}",)
+    )
+
+
+def _why_not(found: Found, nodes: int) -> str:
+    gpus = found.best.layout.gpus // found.best.nodes * nodes
+    return next((refusal.message for layout, refusal in found.refused if layout.gpus == gpus), "does not fit")
+
+
+def _layout(wishes: Wishes, found: Found) -> Reason:
+    best = found.best
+    layout = best.layout
+    asked = (wishes.tensor_parallel, wishes.attention_dp, wishes.expert_parallel, wishes.all_to_all)
+    if best.estimate is None:
+        because = "the shape of the full model at the smallest size"
+    elif all(value is not None for value in asked):
+        because = "fixed by the user"
+    elif wishes.goal == "Latency":
+        because = f"lowest time per token expected, or within the estimate's margin: {best.estimate.tpot_ms:.1f} ms"
+    elif layout.all_to_all is AllToAll.DEEPEP:
+        because = f"{_most(best)}; attention DP keeps each KV token once, DeepEP sends tokens only to their experts"
+    elif layout.attention_dp > 1:
+        because = f"{_most(best)}; attention DP keeps each KV token once"
+    else:
+        because = _most(best)
+    return Reason("layout", layout.describe(), because, _alternatives(wishes, found))
+
+
+def _most(best: Candidate) -> str:
+    assert best.estimate is not None
+    return f"most tokens per second expected, or within the estimate's margin: {best.estimate.tokens_per_second:.0f}"
+
+
+def _alternatives(wishes: Wishes, found: Found) -> tuple[str, ...]:
+    shown = []
+    for other in found.others[:SHOWN_ALTERNATIVES]:
+        expected = other.estimate
+        if expected is None:
+            shown.append(other.layout.describe())
+        elif wishes.goal == "Latency":
+            shown.append(f"{other.layout.describe()}: {expected.tpot_ms:.1f} ms")
+        else:
+            shown.append(f"{other.layout.describe()}: {expected.tokens_per_second:.0f} tok/s")
+    return tuple(shown)
+
+
+def _draft(wishes: Wishes) -> Reason:
+    return Reason(
+        "multi-token prediction", "3 steps", "latency: about 2.4 tokens a step at these batch sizes", ("off",)
+    )
+
+
+def _fraction(wishes: Wishes, best: Candidate) -> Reason:
+    memory = best.memory
+    value = f"{memory.fraction:.3f}"
+    if wishes.memory_fraction is not None:
+        short = memory.slack_needed > memory.slack_bytes
+        risk = f"; leaves {gib(memory.slack_bytes)} where {gib(memory.slack_needed)} are advised" if short else ""
+        return Reason("memory fraction", value, "fixed by the user" + risk)
+    if wishes.profile.device == "Cpu":
+        return Reason(
+            "memory fraction", value, f"CPU mode: the KV cache is set to {CPU_MAX_TOTAL_TOKENS} tokens instead"
+        )
+    return Reason(
+        "memory fraction",
+        value,
+        f"leaves {gib(memory.slack_bytes)} for {', '.join(f'{p.name} {gib(p.bytes)}' for p in memory.slack)}",
+        ("SGLang's default, which looks at the GPU and not at the model",),
+    )
+
+
+def _context(wishes: Wishes, best: Candidate) -> Reason:
+    context, most = best.limits.context_length, wishes.model.architecture.context
+    if wishes.context_length is not None:
+        return Reason("context length", str(context), "fixed by the user")
+    if context == most:
+        return Reason("context length", str(context), "the model's own")
+    return Reason(
+        "context length", str(context), f"one request must fit the {best.kv_tokens} KV tokens of a rank", (f"{most}",)
+    )
+
+
+def _running(wishes: Wishes, best: Candidate) -> Reason:
+    value = str(best.limits.max_running_requests)
+    if wishes.max_running_requests is not None:
+        return Reason("running requests", value, "fixed by the user")
+    if best.estimate is None:
+        return Reason("running requests", value, "enough for trying out")
+    if wishes.goal == "Latency":
+        return Reason("running requests", value, "latency: more would share the same memory bandwidth")
+    return Reason(
+        "running requests",
+        value,
+        f"at {wishes.load.resident_tokens} KV tokens each they fit {best.kv_tokens} tokens per rank",
+    )
+
+
+def _chunk(wishes: Wishes, best: Candidate) -> Reason:
+    value = str(best.limits.chunked_prefill_size)
+    if wishes.chunked_prefill_size is not None:
+        return Reason("prefill chunk", value, "fixed by the user")
+    per_rank = best.limits.chunked_prefill_size // best.layout.attention_dp
+    return Reason("prefill chunk", value, f"{per_rank} tokens on each attention rank: SGLang divides the total by them")
+
+
+def _prefix(best: Candidate) -> Reason:
+    return Reason(
+        "SGLANG_MAX_KV_CHUNK_CAPACITY",
+        str(prefix_chunk(best.layout)),
+        "whole attention on each rank expands a cached prefix to 112 KiB a token",
+        (f"{SGLANG_PREFIX_CHUNK}, SGLang's default: 14 GiB",),
+    )

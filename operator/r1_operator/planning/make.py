@@ -1,0 +1,122 @@
+"""`make_plan`: a resource's spec and the hardware profiles in, a Plan or a Refusal out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from r1_operator.api.hardware import HardwareProfile
+from r1_operator.api.spec import R1DeploymentSpec
+
+from .catalog import TINY, find_model, known_models
+from .engine_args import KV_DTYPES, argument_problem, environment, flags, render, value_of
+from .explain import reasons
+from .hardware import built_in_profiles
+from .layout import AllToAll
+from .plan import Plan, Refusal
+from .search import Found, search
+from .sizing import CPU_FRACTION
+from .wishes import Wishes
+
+
+def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile] | None = None) -> Plan | Refusal:
+    """The plan of one replica of `spec`. `profiles` default to the built-in ones; spec.hardwareProfile comes first."""
+    wishes = read_wishes(spec, built_in_profiles() if profiles is None else profiles)
+    return wishes if isinstance(wishes, Refusal) else plan_wishes(wishes)
+
+
+def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile]) -> Wishes | Refusal:
+    """What the spec fixes, in the planner's terms."""
+    profile = find_profile(spec.hardware, spec.hardware_profile, profiles)
+    if isinstance(profile, Refusal):
+        return profile
+    model = find_model(spec.model.planned_as)
+    if model is None:
+        field = "spec.model.baseModel" if spec.model.base_model else "spec.model.name"
+        return _unknown(
+            field, spec.model.planned_as, known_models(), "or name the model it has the shape of in baseModel"
+        )
+    problem = argument_problem(spec.engine.args)
+    if problem is not None:
+        return problem
+    topology, limits, extra = spec.topology, spec.limits, spec.engine.args
+    percent = limits.memory_fraction_percent
+    return Wishes(
+        model=model,
+        profile=profile,
+        goal=spec.objective,
+        nodes=topology.nodes_per_replica,
+        tensor_parallel=topology.tensor_parallel,
+        attention_dp=topology.attention_data_parallel,
+        expert_parallel=topology.expert_parallel,
+        redundant_experts=topology.redundant_experts,
+        all_to_all=None if topology.moe_a2a_backend is None else AllToAll(topology.moe_a2a_backend),
+        draft=True if "--speculative-algorithm" in flags(extra) else None,
+        context_length=limits.context_length,
+        max_running_requests=limits.max_running_requests,
+        memory_fraction=None if percent is None else percent / 100,
+        chunked_prefill_size=limits.chunked_prefill_size,
+        kv_itemsize=KV_DTYPES[value_of(extra, "--kv-cache-dtype") or "auto"],
+        extra_args=extra,
+    )
+
+
+def plan_wishes(wishes: Wishes) -> Plan | Refusal:
+    """The best plan that keeps every wish, or why there is none, with the nearest thing that works."""
+    found = search(wishes)
+    if isinstance(found, Refusal):
+        return found
+    return build(wishes, found)
+
+
+def build(wishes: Wishes, found: Found) -> Plan:
+    """A found candidate as a full plan."""
+    best, profile = found.best, wishes.profile
+    cpu = profile.device == "Cpu"
+    return Plan(
+        model=wishes.model.name,
+        hardware=profile.name,
+        device="cpu" if cpu else "cuda",
+        resource_name=profile.resource_name,
+        nodes_per_replica=best.nodes,
+        gpus_per_node=profile.gpus_per_node,
+        layout=best.layout,
+        limits=best.limits,
+        memory=best.memory,
+        kv_tokens_per_rank=best.kv_tokens,
+        engine_args=render(
+            wishes.model,
+            best.layout,
+            best.limits,
+            fraction=CPU_FRACTION if cpu and wishes.memory_fraction is None else best.memory.fraction,
+            role=wishes.role,
+            cpu=cpu,
+            extra=wishes.extra_args,
+        ),
+        env=environment(wishes.model, best.layout, wishes.role, cpu=cpu),
+        reasons=reasons(wishes, found),
+        estimate=best.estimate,
+        role=wishes.role,
+    )
+
+
+def find_profile(
+    name: str, inline: HardwareProfile | None, profiles: Mapping[str, HardwareProfile]
+) -> HardwareProfile | Refusal:
+    """The profile of that name, the resource's own first."""
+    if inline is not None and inline.name == name:
+        return inline
+    if inline is not None:
+        return Refusal(
+            "spec.hardwareProfile.name", f"{inline.name!r} differs from spec.hardware {name!r}", f"name both {name!r}"
+        )
+    if name in profiles:
+        return profiles[name]
+    return _unknown("spec.hardware", name, tuple(profiles), "or describe it in spec.hardwareProfile")
+
+
+def _unknown(field: str, name: str, known: tuple[str, ...], otherwise: str) -> Refusal:
+    lower = {entry.lower(): entry for entry in known}
+    near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    offer = f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(n for n in known if n != TINY)}"
+    return Refusal(field, f"{name!r} is not known", f"{offer}; {otherwise}")

@@ -1,0 +1,149 @@
+"""What planning answers: a Plan, or a Refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .layout import Layout
+from .weights import Part
+
+Role = Literal["Aggregated", "Prefill", "Decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing can be planned. `field` is the path in the resource, `message` carries the arithmetic."""
+
+    field: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One choice: what was decided, why in one line, and what it was preferred to."""
+
+    choice: str
+    value: str
+    because: str
+    beat: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        over = f" (over {', '.join(self.beat)})" if self.beat else ""
+        return f"{self.choice} = {self.value}: {self.because}{over}"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One GPU's memory, in bytes. `usable` is free before weights; SGLang's static share is `fraction` of it."""
+
+    usable: int
+    fraction: float
+    weights: tuple[Part, ...]
+    draft: tuple[Part, ...]  # while the KV cache is sized
+    kv: int
+    slack: tuple[Part, ...]  # what the rest of the GPU is for
+    kv_bytes_per_token: int
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(part.bytes for part in self.weights)
+
+    @property
+    def draft_bytes(self) -> int:
+        return sum(part.bytes for part in self.draft)
+
+    @property
+    def slack_needed(self) -> int:
+        return sum(part.bytes for part in self.slack)
+
+    @property
+    def slack_bytes(self) -> int:
+        """What the static share leaves, in bytes."""
+        return self.usable - int(self.usable * self.fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Serving limits of one replica."""
+
+    context_length: int  # tokens
+    max_running_requests: int  # of the whole replica
+    chunked_prefill_size: int  # tokens, of the whole replica: SGLang divides it by the attention DP
+    page_size: int  # tokens
+    graph_batch: int  # largest decode batch of one attention rank that has a CUDA graph
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the roofline model expects of one replica under the stated load. See docs/planning/performance.md."""
+
+    input_tokens: int  # assumed prompt length of a request
+    output_tokens: int  # assumed answer length, thought included
+    concurrency: int  # requests running at once in the replica
+    tokens_per_second: float  # output tokens/s of the replica
+    ttft_ms: float
+    tpot_ms: float
+    bound_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One replica (or one prefill or decode group of it) in full. Counts are GPUs, sizes are bytes."""
+
+    model: str
+    hardware: str
+    device: Literal["cuda", "cpu"]
+    resource_name: str
+    nodes_per_replica: int
+    gpus_per_node: int
+    layout: Layout
+    limits: Limits
+    memory: Memory
+    kv_tokens_per_rank: int
+    engine_args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    reasons: tuple[Reason, ...]
+    estimate: Estimate | None
+    role: Role = "Aggregated"
+
+    @property
+    def gpus_per_replica(self) -> int:
+        return self.nodes_per_replica * self.gpus_per_node
+
+    @property
+    def tensor_parallel(self) -> int:
+        return self.layout.tensor_parallel
+
+    @property
+    def attention_data_parallel(self) -> int:
+        return self.layout.attention_dp
+
+    @property
+    def expert_parallel(self) -> int:
+        return self.layout.expert_parallel
+
+    @property
+    def redundant_experts(self) -> int:
+        return self.layout.redundant_experts
+
+    @property
+    def weight_bytes_per_gpu(self) -> int:
+        return self.memory.weight_bytes
+
+    @property
+    def kv_ranks(self) -> int:
+        """Ranks (or groups of ranks) with KV tokens of their own."""
+        return self.layout.attention_dp * self.layout.copies
+
+    @property
+    def kv_tokens_per_replica(self) -> int:
+        return self.kv_tokens_per_rank * self.kv_ranks
+
+    def requests_at(self, context: int) -> int:
+        """Requests of `context` tokens each that the KV cache of one replica holds at once."""
+        return self.kv_tokens_per_rank // context * self.kv_ranks

@@ -1,0 +1,233 @@
+"""One layout judged: serving limits that its memory can hold, or the arithmetic that shows why there are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .checks import layout_problem
+from .engine_args import CPU_MAX_TOTAL_TOKENS
+from .layout import Layout
+from .memory import Held, hold
+from .model import Dense
+from .performance import estimate
+from .plan import Estimate, Limits, Memory, Refusal
+from .units import MIB, gib
+from .wishes import Wishes
+
+CONTEXT = "spec.limits.contextLength"
+FRACTION = "spec.limits.memoryFractionPercent"
+RUNNING = "spec.limits.maxRunningRequests"
+# R1's thoughts run to thousands of tokens: a rank that cannot hold one request of this length is of no use.
+LEAST_CONTEXT = 16_384
+RUNNING_PER_RANK = (512, 448, 384, 320, *range(256, 64, -16), *range(64, 16, -8), *range(16, 4, -2), 4, 3, 2, 1)
+MOST_RUNNING_WITH_ATTENTION_DP = 256
+MOST_RUNNING_FOR_LATENCY = 64
+CHUNK = 8_192  # tokens; SGLang's own choice for these GPUs
+CHUNK_PER_ATTENTION_RANK = 1_024
+PAGE = 64  # tokens: what FlashMLA and KV transfer want
+CPU_FRACTION = 0.1
+CPU_RUNNING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A layout that works, with its limits."""
+
+    layout: Layout
+    nodes: int
+    limits: Limits
+    memory: Memory
+    kv_tokens: int  # per attention rank
+    estimate: Estimate | None
+
+    @property
+    def gpus(self) -> int:
+        return self.layout.gpus
+
+
+def judge(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
+    """The largest limits that fit under `layout`, keeping what the user fixed."""
+    problem = (
+        layout_problem(wishes.model, layout, nodes) or _context_problem(wishes) or _running_problem(wishes, layout)
+    )
+    if problem is not None:
+        return problem
+    if wishes.profile.device == "Cpu":
+        return _on_processor_cores(wishes, layout, nodes)
+    held: Held | None = None
+    for per_rank in _running_options(wishes, layout):
+        limits = _limits(wishes, layout, per_rank)
+        held = _hold(wishes, layout, limits)
+        last = per_rank == 1 or wishes.max_running_requests is not None
+        wanted = wishes.context_length or min(LEAST_CONTEXT, wishes.model.architecture.context)
+        if held.kv_tokens >= max(wanted, 0 if last else per_rank * wishes.load.resident_tokens):
+            return _accept(wishes, layout, nodes, limits, held)
+    assert held is not None
+    return _does_not_fit(wishes, layout, held)
+
+
+def _context_problem(wishes: Wishes) -> Refusal | None:
+    most = wishes.model.architecture.context
+    if wishes.context_length is None or wishes.context_length <= most:
+        return None
+    return Refusal(
+        CONTEXT,
+        f"{wishes.context_length} tokens are more than {wishes.model.name} was made for ({most})",
+        f"set at most {most}",
+    )
+
+
+def _running_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
+    ranks = layout.attention_dp * layout.copies
+    if wishes.max_running_requests is None or wishes.max_running_requests >= ranks:
+        return None
+    return Refusal(
+        RUNNING,
+        f"{wishes.max_running_requests} requests cannot be shared by {ranks} attention ranks",
+        f"set at least {ranks}, or a smaller attentionDataParallel",
+    )
+
+
+def _running_options(wishes: Wishes, layout: Layout) -> tuple[int, ...]:
+    ranks = layout.attention_dp * layout.copies
+    if wishes.max_running_requests is not None:
+        return (-(-wishes.max_running_requests // ranks),)
+    most = RUNNING_PER_RANK[0] if layout.attention_dp == 1 else MOST_RUNNING_WITH_ATTENTION_DP
+    if wishes.goal == "Latency":
+        most = max(1, MOST_RUNNING_FOR_LATENCY // ranks)
+    return tuple(n for n in RUNNING_PER_RANK if n <= most)
+
+
+def _limits(wishes: Wishes, layout: Layout, per_rank: int) -> Limits:
+    """Limits for `per_rank` requests on each attention rank. The context is the model's until the KV cache is known."""
+    chunk = wishes.chunked_prefill_size or max(CHUNK, CHUNK_PER_ATTENTION_RANK * layout.attention_dp)
+    ranks = layout.attention_dp * layout.copies
+    return Limits(
+        context_length=wishes.context_length or wishes.model.architecture.context,
+        max_running_requests=wishes.max_running_requests or per_rank * ranks,
+        chunked_prefill_size=chunk,
+        page_size=1 if isinstance(wishes.model.architecture, Dense) else PAGE,
+        graph_batch=min(per_rank, RUNNING_PER_RANK[0]),
+    )
+
+
+def _hold(wishes: Wishes, layout: Layout, limits: Limits) -> Held:
+    return hold(
+        wishes.model,
+        wishes.profile,
+        layout,
+        limits,
+        role=wishes.role,
+        fraction=wishes.memory_fraction,
+        kv_itemsize=wishes.kv_itemsize,
+    )
+
+
+def _accept(wishes: Wishes, layout: Layout, nodes: int, limits: Limits, held: Held) -> Candidate | Refusal:
+    if wishes.memory_fraction is not None and (problem := _fraction_problem(held.memory)) is not None:
+        return problem
+    if wishes.context_length is None:
+        fits = held.kv_tokens // 1024 * 1024 if held.kv_tokens >= 1024 else held.kv_tokens
+        context = min(limits.context_length, fits)
+        limits = Limits(
+            context, limits.max_running_requests, limits.chunked_prefill_size, limits.page_size, limits.graph_batch
+        )
+    return Candidate(
+        layout,
+        nodes,
+        limits,
+        held.memory,
+        held.kv_tokens,
+        estimate(
+            wishes.model,
+            wishes.profile,
+            layout,
+            nodes,
+            limits,
+            held.kv_tokens,
+            wishes.load,
+            role=wishes.role,
+            kv_itemsize=wishes.kv_itemsize,
+        ),
+    )
+
+
+def _fraction_problem(memory: Memory) -> Refusal | None:
+    """A fixed fraction must leave what is certain to be needed; allowances may be overdrawn at the user's risk."""
+    certain = sum(part.bytes for part in memory.slack if "allowance" not in part.name)
+    if memory.slack_bytes >= certain:
+        return None
+    return Refusal(
+        FRACTION,
+        f"{memory.fraction:.0%} of {gib(memory.usable)} leaves {gib(memory.slack_bytes)} outside weights and KV cache, "
+        f"and {_sum_of([(p.name, p.bytes) for p in memory.slack if 'allowance' not in p.name])} are needed there",
+        f"set at most {int(100 - 100 * memory.slack_needed / memory.usable)}",
+    )
+
+
+def _does_not_fit(wishes: Wishes, layout: Layout, held: Held) -> Refusal:
+    memory = held.memory
+    wanted = wishes.context_length or min(LEAST_CONTEXT, wishes.model.architecture.context)
+    need = wanted * memory.kv_bytes_per_token
+    parts = [("weights", memory.weight_bytes)]
+    if memory.draft_bytes:
+        parts.append(("MTP draft", memory.draft_bytes))
+    parts.append((f"KV of one {wanted}-token request", need))
+    slack = max(memory.slack_needed, memory.slack_bytes) if wishes.memory_fraction is None else memory.slack_bytes
+    parts.append(("activations, graphs and buffers", slack))
+    if wishes.memory_fraction is not None:
+        field = FRACTION
+    elif wishes.context_length is not None and held.kv_tokens >= LEAST_CONTEXT:
+        field = CONTEXT
+    else:
+        field = "spec.hardware"
+    return Refusal(
+        field,
+        f"{layout.describe()} on {wishes.profile.name} needs {_sum_of(parts)} per GPU, more than the "
+        f"{gib(memory.usable)} usable",
+        _smaller(wishes, memory, held),
+    )
+
+
+def _smaller(wishes: Wishes, memory: Memory, held: Held) -> str:
+    static = memory.weight_bytes + memory.draft_bytes
+    if wishes.memory_fraction is not None and static + memory.slack_needed < memory.usable:
+        least = -(-100 * (static + LEAST_CONTEXT * memory.kv_bytes_per_token) // memory.usable)
+        most = int(100 - 100 * memory.slack_needed / memory.usable)
+        if least <= most:
+            return f"set between {least} and {most}, or leave it out"
+    if wishes.context_length is not None and held.kv_tokens >= LEAST_CONTEXT:
+        return f"set at most {held.kv_tokens}"
+    return "use more nodes, GPUs with more memory, or a smaller quantization"
+
+
+def _sum_of(parts: list[tuple[str, int]]) -> str:
+    return " + ".join(f"{name} {gib(size)}" for name, size in parts) + f" = {gib(sum(size for _, size in parts))}"
+
+
+def _on_processor_cores(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
+    """For trying out: SGLang's CPU mode takes its KV size from --max-total-tokens; nothing is estimated."""
+    limits = _limits(wishes, layout, CPU_RUNNING)
+    limits = Limits(
+        context_length=min(limits.context_length, CPU_MAX_TOTAL_TOKENS),
+        max_running_requests=wishes.max_running_requests or CPU_RUNNING * layout.attention_dp,
+        chunked_prefill_size=limits.chunked_prefill_size,
+        page_size=1,
+        graph_batch=0,
+    )
+    if wishes.context_length is not None and wishes.context_length > CPU_MAX_TOTAL_TOKENS:
+        return Refusal(
+            CONTEXT,
+            f"{wishes.context_length} tokens do not fit the {CPU_MAX_TOTAL_TOKENS} that CPU mode caches",
+            f"set at most {CPU_MAX_TOTAL_TOKENS}",
+        )
+    fraction = wishes.memory_fraction or CPU_FRACTION
+    held = hold(wishes.model, wishes.profile, layout, limits, fraction=fraction, kv_itemsize=wishes.kv_itemsize)
+    weights, usable = held.memory.weight_bytes, wishes.profile.usable_memory_mib * MIB
+    if weights > usable:
+        return Refusal(
+            "spec.hardware",
+            f"{wishes.model.name} needs {gib(weights)} per rank, more than the {gib(usable)} of {wishes.profile.name}",
+            "CPU mode is for trying out: use the model r1-operator/tiny-r1, or GPUs",
+        )
+    return Candidate(layout, nodes, limits, held.memory, CPU_MAX_TOTAL_TOKENS, None)

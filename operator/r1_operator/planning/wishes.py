@@ -1,0 +1,60 @@
+"""What the user fixed, in the planner's own terms: one flat frozen value, whether it came from a resource or flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from r1_operator.api.hardware import HardwareProfile
+
+from .layout import AllToAll
+from .model import Model
+from .plan import Role
+
+Goal = Literal["Throughput", "Latency", "SLO"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The requests a plan is judged by, in tokens. Defaults: the mean of the R1 API traffic that ServeGen published."""
+
+    input_tokens: int = 1500
+    output_tokens: int = 1500
+
+    @property
+    def resident_tokens(self) -> int:
+        """KV tokens of one running request, on average over its life: the prompt and half of the answer."""
+        return self.input_tokens + self.output_tokens // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Latency promises in milliseconds; None = not promised."""
+
+    ttft_ms: int | None = None
+    tpot_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """None means: the planner chooses."""
+
+    model: Model
+    profile: HardwareProfile
+    goal: Goal = "Throughput"
+    slo: Slo = Slo()
+    load: Load = Load()
+    role: Role = "Aggregated"
+    nodes: int | None = None
+    tensor_parallel: int | None = None
+    attention_dp: int | None = None
+    expert_parallel: int | None = None
+    redundant_experts: int | None = None
+    all_to_all: AllToAll | None = None
+    draft: bool | None = None
+    context_length: int | None = None
+    max_running_requests: int | None = None
+    memory_fraction: float | None = None
+    chunked_prefill_size: int | None = None
+    kv_itemsize: int = 2  # bytes: 2 bfloat16, 1 fp8_e4m3
+    extra_args: tuple[str, ...] = ()
