@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from .fields import ApiModel
 from .hardware import HardwareProfile
 from .names import ENGINE_OWNED_FLAGS, MAX_NAME_LENGTH, NAME_PATTERN, PLAN_OWNED_FLAGS, RESERVED_ENV
@@ -237,7 +239,23 @@ def _broken(model: ApiModel, path: str) -> Iterator[Problem]:
         if isinstance(value, ApiModel):
             yield from _broken(value, _join(path, key))
         elif isinstance(value, tuple):
+            yield from _duplicates(value, _join(path, key), info)
             yield from _broken_items(model, value, _join(path, key), key)
+
+
+def _duplicates(items: tuple[object, ...], path: str, info: FieldInfo) -> Iterator[Problem]:
+    """Items of a list that is a map for Kubernetes (`env` by `name`) and that share their key."""
+    extra = info.json_schema_extra
+    keys = extra.get("x-kubernetes-list-map-keys") if isinstance(extra, dict) else None
+    if not isinstance(keys, list):
+        return
+    seen: set[tuple[object, ...]] = set()
+    for index, item in enumerate(items):
+        key = tuple(getattr(item, str(name)) for name in keys)
+        if key in seen:
+            shown = ", ".join(f"{name} {value}" for name, value in zip(keys, key, strict=True))
+            yield Problem(f"{path}[{index}]", f"duplicate value: {shown}", "give each one once")
+        seen.add(key)
 
 
 def _broken_items(parent: ApiModel, items: tuple[object, ...], path: str, key: str) -> Iterator[Problem]:

@@ -1,0 +1,168 @@
+"""Bad resources, one for each rule and each kind of mistake, and where they must be refused.
+
+The same inputs go through Python (tests/unit) and through a real API server (tests/chart).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+GOOD: dict[str, Any] = {
+    "apiVersion": "r1operator.dev/v1alpha1",
+    "kind": "R1Deployment",
+    "metadata": {"name": "r1", "namespace": "default"},
+    "spec": {
+        "model": {"name": "deepseek-ai/DeepSeek-R1-0528", "weights": {"hostPath": {"path": "/data/r1"}}},
+        "hardware": "H100x8",
+    },
+}
+
+PROFILE: dict[str, Any] = {
+    "name": "H100x8",
+    "gpusPerNode": 8,
+    "memoryMib": 81_559,
+    "usableMemoryMib": 78_848,
+    "bf16Tflops": 989,
+    "memoryBandwidthGbytesPerSecond": 3_350,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`change` is merged into GOOD (a JSON merge patch); the result is refused at `field` with `text` in the message."""
+
+    name: str
+    change: dict[str, Any]
+    field: str
+    text: str
+
+    @property
+    def resource(self) -> dict[str, Any]:
+        return merged(GOOD, self.change)
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """JSON merge patch (RFC 7386)."""
+    result = copy.deepcopy(base)
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            result[key] = merged(result.get(key) or {}, value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def spec(**change: Any) -> dict[str, Any]:
+    return {"spec": change}
+
+
+def weights(**sources: Any) -> dict[str, Any]:
+    return spec(model={"weights": {"hostPath": None, "persistentVolumeClaim": None} | sources})
+
+
+BROKEN_RULES = (
+    Case("name too long", {"metadata": {"name": "r" * 41}}, "metadata.name", "longer than 40 characters"),
+    Case("name with a dot", {"metadata": {"name": "r1.prod"}}, "metadata.name", "not a DNS label"),
+    Case("name with a leading digit", {"metadata": {"name": "1r"}}, "metadata.name", "not a DNS label"),
+    Case("no weights", weights(), "spec.model.weights", "exactly one weights source"),
+    Case(
+        "two weights",
+        weights(hostPath={"path": "/a"}, persistentVolumeClaim={"claimName": "a"}),
+        "spec.model.weights",
+        "exactly one weights source",
+    ),
+    Case(
+        "subPath upwards",
+        weights(persistentVolumeClaim={"claimName": "a", "subPath": "a/../../b"}),
+        "spec.model.weights.persistentVolumeClaim.subPath",
+        "leaves the volume",
+    ),
+    Case(
+        "subPath absolute",
+        weights(persistentVolumeClaim={"claimName": "a", "subPath": "/b"}),
+        "spec.model.weights.persistentVolumeClaim.subPath",
+        "leaves the volume",
+    ),
+    Case(
+        "hostPath relative",
+        weights(hostPath={"path": "data"}),
+        "spec.model.weights.hostPath.path",
+        "not an absolute path",
+    ),
+    Case(
+        "other profile", spec(hardware="H200x8", hardwareProfile=PROFILE), "spec.hardwareProfile", "differs from hardware"
+    ),
+    Case(
+        "usable memory over all",
+        spec(hardwareProfile=PROFILE | {"usableMemoryMib": 90_000}),
+        "spec.hardwareProfile.usableMemoryMib",
+        "more than memoryMib",
+    ),
+    Case(
+        "ranks over nodes",
+        spec(topology={"tensorParallel": 8, "nodesPerReplica": 3}),
+        "spec.topology.tensorParallel",
+        "not a multiple of nodesPerReplica",
+    ),
+    Case(
+        "attention groups",
+        spec(topology={"tensorParallel": 16, "attentionDataParallel": 6}),
+        "spec.topology.attentionDataParallel",
+        "does not divide tensorParallel",
+    ),
+    Case(
+        "experts",
+        spec(topology={"tensorParallel": 16, "expertParallel": 32}),
+        "spec.topology.expertParallel",
+        "does not divide tensorParallel",
+    ),
+    Case(
+        "DeepEP needs all",
+        spec(topology={"tensorParallel": 16, "expertParallel": 8, "moeA2aBackend": "DeepEP"}),
+        "spec.topology.moeA2aBackend",
+        "equal to tensorParallel",
+    ),
+    Case(
+        "min over max",
+        spec(autoscaling={"minReplicas": 3, "maxReplicas": 2}),
+        "spec.autoscaling.minReplicas",
+        "more than maxReplicas",
+    ),
+    Case(
+        "our argument",
+        spec(engine={"args": ["--log-level", "debug", "--port=1"]}),
+        "spec.engine.args[2]",
+        "the operator sets this argument itself",
+    ),
+    Case("planned argument", spec(engine={"args": ["--tp-size", "4"]}), "spec.engine.args[0]", "this argument is planned"),
+    Case(
+        "our variable",
+        spec(engine={"env": [{"name": "A"}, {"name": "POD_IP", "value": "1"}]}),
+        "spec.engine.env[1].name",
+        "the operator sets this variable itself",
+    ),
+)
+
+BROKEN_FIELDS = (
+    Case("no model", spec(model=None), "spec.model", "missing"),
+    Case("no claim name", weights(persistentVolumeClaim={}), "spec.model.weights.persistentVolumeClaim.claimName", ""),
+    Case("unknown field", spec(replica=2), "spec.replica", "unknown field"),
+    Case("unknown field deep down", spec(topology={"tensorParalel": 2}), "spec.topology.tensorParalel", "unknown field"),
+    Case("text for a number", spec(replicas="2"), "spec.replicas", "integer"),
+    Case("truth for a number", spec(replicas=True), "spec.replicas", "integer"),
+    Case("half a node", spec(topology={"nodesPerReplica": 1.5}), "spec.topology.nodesPerReplica", "integer"),
+    Case("negative replicas", spec(replicas=-1), "spec.replicas", "greater than or equal to 0"),
+    Case("no minimum", spec(autoscaling={"minReplicas": 0, "maxReplicas": 1}), "spec.autoscaling.minReplicas", ""),
+    Case("all memory", spec(limits={"memoryFractionPercent": 96}), "spec.limits.memoryFractionPercent", "95"),
+    Case("other objective", spec(objective="throughput"), "spec.objective", "Throughput"),
+    Case("other back end", spec(topology={"moeA2aBackend": "Mooncake"}), "spec.topology.moeA2aBackend", "DeepEP"),
+    Case("bad quantity", spec(engine={"resources": {"memory": "8 GB"}}), "spec.engine.resources.memory", "match"),
+    Case("bad variable", spec(engine={"env": [{"name": "A-B"}]}), "spec.engine.env[0].name", "match"),
+    Case("twice", spec(engine={"env": [{"name": "A"}, {"name": "A"}]}), "spec.engine.env[1]", "uplicate value"),
+    Case("text for a list", spec(engine={"args": "--x"}), "spec.engine.args", ""),
+    Case("list for an object", spec(drain=[1]), "spec.drain", ""),
+)
