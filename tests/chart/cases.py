@@ -31,7 +31,7 @@ PROFILE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """`change` is merged into GOOD (a JSON merge patch); the result is refused at `field` with `text` in the message."""
+    """`change`, a JSON merge patch of GOOD, gives what is refused at `field` with `text` in the message."""
 
     name: str
     change: dict[str, Any]
@@ -94,7 +94,10 @@ BROKEN_RULES = (
         "not an absolute path",
     ),
     Case(
-        "other profile", spec(hardware="H200x8", hardwareProfile=PROFILE), "spec.hardwareProfile", "differs from hardware"
+        "other profile",
+        spec(hardware="H200x8", hardwareProfile=PROFILE),
+        "spec.hardwareProfile",
+        "differs from hardware",
     ),
     Case(
         "usable memory over all",
@@ -138,12 +141,22 @@ BROKEN_RULES = (
         "spec.engine.args[2]",
         "the operator sets this argument itself",
     ),
-    Case("planned argument", spec(engine={"args": ["--tp-size", "4"]}), "spec.engine.args[0]", "this argument is planned"),
+    Case(
+        "planned argument", spec(engine={"args": ["--tp-size", "4"]}), "spec.engine.args[0]", "this argument is planned"
+    ),
     Case(
         "our variable",
         spec(engine={"env": [{"name": "A"}, {"name": "POD_IP", "value": "1"}]}),
         "spec.engine.env[1].name",
         "the operator sets this variable itself",
+    ),
+    Case("cpu", spec(engine={"resources": {"cpu": -1}}), "spec.engine.resources.cpu", "not a quantity"),
+    Case("memory", spec(engine={"resources": {"memory": "8 GB"}}), "spec.engine.resources.memory", "not a quantity"),
+    Case(
+        "shared memory",
+        spec(engine={"resources": {"sharedMemory": "1e9"}}),
+        "spec.engine.resources.sharedMemory",
+        "not a quantity",
     ),
 )
 
@@ -151,7 +164,9 @@ BROKEN_FIELDS = (
     Case("no model", spec(model=None), "spec.model", "missing"),
     Case("no claim name", weights(persistentVolumeClaim={}), "spec.model.weights.persistentVolumeClaim.claimName", ""),
     Case("unknown field", spec(replica=2), "spec.replica", "unknown field"),
-    Case("unknown field deep down", spec(topology={"tensorParalel": 2}), "spec.topology.tensorParalel", "unknown field"),
+    Case(
+        "unknown field deep down", spec(topology={"tensorParalel": 2}), "spec.topology.tensorParalel", "unknown field"
+    ),
     Case("text for a number", spec(replicas="2"), "spec.replicas", "integer"),
     Case("truth for a number", spec(replicas=True), "spec.replicas", "integer"),
     Case("half a node", spec(topology={"nodesPerReplica": 1.5}), "spec.topology.nodesPerReplica", "integer"),
@@ -160,7 +175,6 @@ BROKEN_FIELDS = (
     Case("all memory", spec(limits={"memoryFractionPercent": 96}), "spec.limits.memoryFractionPercent", "95"),
     Case("other objective", spec(objective="throughput"), "spec.objective", "Throughput"),
     Case("other back end", spec(topology={"moeA2aBackend": "Mooncake"}), "spec.topology.moeA2aBackend", "DeepEP"),
-    Case("bad quantity", spec(engine={"resources": {"memory": "8 GB"}}), "spec.engine.resources.memory", "match"),
     Case("bad variable", spec(engine={"env": [{"name": "A-B"}]}), "spec.engine.env[0].name", "match"),
     Case("twice", spec(engine={"env": [{"name": "A"}, {"name": "A"}]}), "spec.engine.env[1]", "uplicate value"),
     Case("text for a list", spec(engine={"args": "--x"}), "spec.engine.args", ""),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
 from r1_operator.api.crd import custom_resource_definition
+
 from tests.integration.cluster.apiserver import ApiServer, find_programs
 
 CHART = Path(__file__).parents[2] / "charts" / "r1-operator"
@@ -45,10 +48,25 @@ class Server:
         assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
-    def dry_run(self, obj: dict[str, Any]) -> dict[str, Any] | str:
-        """The object as the API server would store it, or its refusal."""
-        done = self.run("kubectl", "create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(obj))
-        return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+    def dry_run(self, obj: dict[str, Any]) -> dict[str, Any]:
+        """The R1Deployment as the API server would store it, or the `Status` with which it refuses it.
+
+        Without kubectl, which takes a tenth of a second each time; like kubectl, unknown fields are refused.
+        """
+        config = json.loads(self.kubeconfig.read_text())
+        address = config["clusters"][0]["cluster"]["server"].removeprefix("https://")
+        # The certificate is the server's own, made at its start; the token alone says that it is ours.
+        connection = HTTPSConnection(address, timeout=30, context=ssl._create_unverified_context())
+        path = "/apis/r1operator.dev/v1alpha1/namespaces/default/r1deployments?dryRun=All&fieldValidation=Strict"
+        headers = {
+            "Authorization": f"Bearer {config['users'][0]['user']['token']}",
+            "Content-Type": "application/json",
+        }
+        try:
+            connection.request("POST", path, json.dumps(obj), headers)
+            return dict(json.load(connection.getresponse()))
+        finally:
+            connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -69,4 +87,9 @@ def with_crd(server: Server) -> Server:
     """The server, with the CRD established."""
     server.kubectl("apply", "--server-side", "-f", "-", objects=[custom_resource_definition()])
     server.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=60s")
+    # Established is not yet discovered: kubectl learns the new kind and its documentation a little later.
+    deadline = time.monotonic() + 60
+    while server.run("kubectl", "explain", "r1d.spec").returncode != 0:
+        assert time.monotonic() < deadline, "the API server never published the schema of r1deployments"
+        time.sleep(0.2)
     return server

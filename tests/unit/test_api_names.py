@@ -7,7 +7,6 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from r1_operator.api import names
 
 RESOURCES = st.from_regex(names.NAME_PATTERN, fullmatch=True).filter(lambda name: len(name) <= names.MAX_NAME_LENGTH)

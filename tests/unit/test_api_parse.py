@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
 from r1_operator.api.parse import parse, parse_hardware_profile
 from r1_operator.api.rules import RULES
 from r1_operator.api.types import Condition, HardwareProfile, R1Deployment, R1DeploymentStatus, to_wire
+
 from tests.chart.cases import BROKEN_FIELDS, BROKEN_RULES, GOOD, PROFILE, Case, merged, spec
 
 

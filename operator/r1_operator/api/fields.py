@@ -6,8 +6,6 @@ from typing import Annotated, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-QUANTITY_PATTERN = r"^(0|[1-9][0-9]*)(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
-
 
 def camel(name: str) -> str:
     """`target_kv_usage_percent` → `targetKvUsagePercent`, `moe_a2a_backend` → `moeA2aBackend`."""
@@ -34,10 +32,12 @@ def _integer_as_text(value: object) -> object:
 Quantity = Annotated[
     str,
     BeforeValidator(_integer_as_text),
-    StringConstraints(pattern=QUANTITY_PATTERN, max_length=32),
+    StringConstraints(min_length=1, max_length=32),
     Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
 ]
-"""A Kubernetes quantity: `8`, `500m`, `64Gi`. A bare integer is taken as text, as Kubernetes does."""
+"""A Kubernetes quantity: `8`, `500m`, `64Gi`. A bare integer is taken as text, as Kubernetes does.
+
+Its form is a rule of `rules.py`: the API server ignores `pattern` where an integer is allowed, too."""
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=1024)]

@@ -20,6 +20,7 @@ from .names import ENGINE_OWNED_FLAGS, MAX_NAME_LENGTH, NAME_PATTERN, PLAN_OWNED
 from .spec import (
     Autoscaling,
     Engine,
+    EngineResources,
     EnvVar,
     HostPathWeights,
     PersistentVolumeClaimWeights,
@@ -28,6 +29,8 @@ from .spec import (
     Weights,
 )
 from .types import R1Deployment
+
+QUANTITY_PATTERN = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,17 @@ def _cel_list(values: tuple[str, ...]) -> str:
 
 def _multiple(value: int | None, divisor: int | None) -> bool:
     return value is None or divisor is None or value % divisor == 0
+
+
+def _quantity_rule(field: str, value: Callable[[EngineResources], str | None]) -> Rule:
+    return Rule(
+        scope=EngineResources,
+        field=field,
+        cel=_if_set(field, then=f"string(self.{field}).matches('{QUANTITY_PATTERN}')"),
+        holds=lambda r: (text := value(r)) is None or re.fullmatch(QUANTITY_PATTERN, text) is not None,
+        message=f"{field} is not a quantity",
+        remedy="write a number, if need be with a unit of Kubernetes and without a space: 8, 500m or 64Gi",
+    )
 
 
 def _flag(argument: str) -> str:
@@ -217,6 +231,9 @@ RULES: tuple[Rule, ...] = (
         message="the operator sets this variable itself",
         remedy="remove it",
     ),
+    _quantity_rule("cpu", lambda r: r.cpu),
+    _quantity_rule("memory", lambda r: r.memory),
+    _quantity_rule("sharedMemory", lambda r: r.shared_memory),
 )
 
 
