@@ -1,0 +1,376 @@
+"""The host's side of a local cluster: start it, use it, break it, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import build, control, identities, images, network, preflight
+from tests.cluster.config import CHECKOUT, ClusterConfig, ClusterPaths, clusters_root, paths_of
+from tests.cluster.processes import last_lines
+
+START_SECONDS = 180.0
+"""A start takes 10 to 20 s; a machine whose cores are all taken needs longer."""
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot do what was asked: the message says why and what to do."""
+
+
+class Cluster:
+    """A running cluster, seen from the host. `start` makes one, `attach` finds one by name."""
+
+    def __init__(self, paths: ClusterPaths, binaries: Path) -> None:
+        self.paths = paths
+        self.binaries = binaries
+        self.config = ClusterConfig.from_json(paths.config.read_text())
+        self._lifeline: int | None = None
+        self._ports: dict[tuple[str, str, int | str], int] = {}
+
+    # Life
+
+    @classmethod
+    def start(
+        cls,
+        config: ClusterConfig,
+        *,
+        bound_to_caller: bool = True,
+        install: bool = False,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> Cluster:
+        """Starts a cluster and waits until every node is Ready.
+
+        bound_to_caller: the cluster ends when this process does, even by kill -9. Otherwise it runs until `stop`.
+        install: let a root user's preflight install missing Debian packages.
+        report: is told each stage that is done.
+        Raises PreflightError, BuildError, or ClusterError with the stage that failed and its log.
+        """
+        preflight.check(install)
+        binaries = build.ensure_binaries()
+        paths = paths_of(config.name)
+        lock = _claim(paths)
+        lifeline: tuple[int, int] | None = os.pipe() if bound_to_caller else None
+        try:
+            paths.config.write_text(config.to_json())
+            paths.logs.mkdir()
+            paths.images.write_text(json.dumps(images.image_table(CHECKOUT), indent=1))
+            _spawn(paths, binaries, lock, None if lifeline is None else lifeline[0])
+        finally:
+            os.close(lock)
+            if lifeline is not None:
+                os.close(lifeline[0])
+        cluster = cls(paths, binaries)
+        cluster._lifeline = None if lifeline is None else lifeline[1]
+        try:
+            cluster._await_start(report)
+        except BaseException:
+            cluster.stop(keep_logs=True)
+            raise
+        return cluster
+
+    @classmethod
+    def attach(cls, name: str) -> Cluster:
+        """A cluster that runs already. Raises ClusterError if none of that name does."""
+        paths = paths_of(name)
+        if not is_running(paths):
+            running = ", ".join(running_clusters()) or "none"
+            raise ClusterError(
+                f"cluster {name!r} is not running (running: {running}); start it with `python -m tests.cluster up`"
+            )
+        return cls(paths, build.ensure_binaries())
+
+    def stop(self, keep_logs: bool = False) -> None:
+        """Ends the cluster and everything in it; returns when all of it is gone. Stopping a dead one just clears up."""
+        with contextlib.suppress(OSError, control.ControlError):
+            pid = control.supervisor_pid(self.paths.control)
+            with contextlib.suppress(OSError, control.ControlError):
+                control.request(self.paths.control, {"do": "shutdown"}, timeout=2)
+            if not _wait_until(lambda: not is_running(self.paths), seconds=3):
+                os.kill(pid, signal.SIGKILL)
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+        if not _wait_until(lambda: not is_running(self.paths), seconds=20):
+            raise ClusterError(f"cluster {self.config.name} does not end; see {self.paths.logs}/supervisor.log")
+        if not keep_logs:
+            shutil.rmtree(self.paths.root, ignore_errors=True)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # Use
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.paths.kubeconfig
+
+    def environment(self, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Environment variables with which kubectl, helm and every client library reach this cluster from the host."""
+        return {**base, "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.binaries}:{base.get('PATH', '')}"}
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        """Standard output of a kubectl command. Raises ClusterError with its standard error if it fails."""
+        return self._call("kubectl", arguments, stdin, timeout)
+
+    def kubectl_json(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl(*arguments, "-o", "json"))
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """kubectl apply of objects given as values."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+
+    def helm(self, *arguments: str, timeout: float = 300) -> str:
+        return self._call("helm", arguments, None, timeout)
+
+    def expose(self, namespace: str, service: str, port: int | str, host_port: int = 0) -> int:
+        """Port on the host's 127.0.0.1 that leads to a Service's port, until the cluster ends.
+
+        The Service may come later, or be replaced: it is looked up for each connection. Asked again, the same port is given.
+        """
+        key = (namespace, service, port)
+        if key not in self._ports:
+            self._ports[key] = self._listen({"namespace": namespace, "service": service, "port": port}, host_port)
+        return self._ports[key]
+
+    def expose_address(self, address: str, port: int, host_port: int = 0) -> int:
+        """Port on the host's 127.0.0.1 that leads to an address inside the cluster, such as a pod's."""
+        return self._listen({"address": address, "port": port}, host_port)
+
+    def exec_inside(
+        self, argv: Sequence[str], node: str | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a program on the host's files but in the cluster's network, mounts and processes.
+
+        node: on that node instead of beside the control plane. options: as for subprocess.run.
+        """
+        command = [*self._entry_command(), *([] if node is None else self._node_entry_command(node)), *argv]
+        return subprocess.run(
+            command, **{"text": True, "check": True, "env": preflight.with_system_path(self.environment()), **options}
+        )
+
+    def status(self) -> dict[str, Any]:
+        return self._ask({"do": "status"})
+
+    # Nodes and their faults
+
+    def add_node(self) -> str:
+        """One more node, Ready on return. Returns its name."""
+        node = str(self._ask({"do": "add-node"})["node"])
+        self.await_nodes(node)
+        return node
+
+    def await_nodes(self, *names: str, timeout: float = START_SECONDS) -> None:
+        self._ask({"do": "await-nodes", "nodes": list(names)}, timeout=timeout)
+
+    def kill_node(self, node: str) -> None:
+        """Power cut: kubelet, runtime and all containers are gone at once."""
+        self._ask({"do": "break", "node": node, "fault": "kill"})
+
+    def cut_node(self, node: str) -> None:
+        """Network plug pulled: the node and its pods reach nothing outside the node, and nothing reaches them."""
+        self._ask({"do": "break", "node": node, "fault": "cut"})
+
+    def freeze_node(self, node: str) -> None:
+        """Every process of the node stops (SIGSTOP), as on a machine that hangs. Its connections stay open."""
+        self._ask({"do": "break", "node": node, "fault": "freeze"})
+
+    def fill_memory(self, node: str) -> None:
+        """The kubelet sees its memory used up: MemoryPressure, evictions. No memory is really taken."""
+        self._ask({"do": "break", "node": node, "fault": "fill-memory"})
+
+    def fill_disk(self, node: str) -> None:
+        """The node's file system (/var/lib: volumes of kind emptyDir and the like) has no room: DiskPressure and ENOSPC."""
+        self._ask({"do": "break", "node": node, "fault": "fill-disk"})
+
+    def heal_node(self, node: str) -> None:
+        """Undoes all faults of the node. A killed one boots as a replaced machine: same name, nothing on its disk."""
+        self._ask({"do": "heal", "node": node})
+
+    # Within
+
+    def _ask(self, request: dict[str, Any], descriptor: int | None = None, timeout: float = 60) -> dict[str, Any]:
+        try:
+            return control.request(self.paths.control, request, descriptor, timeout)
+        except control.ControlError as error:
+            raise ClusterError(str(error)) from error
+        except OSError as error:
+            raise ClusterError(
+                f"cluster {self.config.name} does not answer ({error}); see {self.paths.logs}/supervisor.log"
+            ) from error
+
+    def _call(self, program: str, arguments: Sequence[str], stdin: str | None, timeout: float) -> str:
+        done = subprocess.run(
+            [str(self.binaries / program), *arguments],
+            env=self.environment(),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise ClusterError(f"{program} {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
+    def _listen(self, target: dict[str, Any], host_port: int) -> int:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", host_port))
+            except OSError as error:
+                raise ClusterError(
+                    f"port {host_port} of 127.0.0.1 cannot be used ({error.strerror}); choose another"
+                ) from error
+            listener.listen(256)
+            self._ask({"do": "expose", "target": target}, listener.fileno())
+            port: int = listener.getsockname()[1]
+            return port
+
+    def _entry_command(self) -> list[str]:
+        pid = control.supervisor_pid(self.paths.control)
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", f"--target={pid}", *user, "--mount", "--net", "--pid", "--"]
+
+    def _node_entry_command(self, node: str) -> list[str]:
+        return [
+            "nsenter",
+            f"--target={self._ask({'do': 'node-init', 'node': node})['pid']}",
+            "--mount",
+            "--net",
+            "--pid",
+            "--",
+        ]
+
+    def _await_start(self, report: Callable[[str], None]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        reported: set[str] = set()
+        while True:
+            if not is_running(self.paths):
+                raise ClusterError(
+                    f"the cluster ended while it started:\n{last_lines(self.paths.logs / 'supervisor.log')}"
+                )
+            state = self._status_or_none()
+            if state is not None:
+                for stage in [stage for stage in state["timings"] if stage not in reported]:
+                    reported.add(stage)
+                    report(f"{stage} {state['timings'][stage]:.1f} s")
+                if state["error"]:
+                    raise ClusterError(f"the cluster could not start; {state['error']}\nIts logs: {self.paths.logs}")
+                if "api-server" in state["timings"] and not self.kubeconfig.exists():
+                    self._publish_api_server()
+                if state["stage"] == "ready":
+                    return
+            if time.monotonic() > deadline:
+                stage = state["stage"] if state else "control socket"
+                raise ClusterError(
+                    f"the cluster did not start within {START_SECONDS:.0f} s: stuck at {stage}. Its logs: {self.paths.logs}"
+                )
+            time.sleep(0.1)
+
+    def _status_or_none(self) -> dict[str, Any] | None:
+        try:
+            return control.request(self.paths.control, {"do": "status"}, timeout=10)
+        except OSError:
+            return None
+
+    def _publish_api_server(self) -> None:
+        port = self._listen(
+            {"address": network.CONTROL_PLANE, "port": network.APISERVER_PORT}, self.config.apiserver_port
+        )
+        identities.write_kubeconfig(self.paths, "admin", self.kubeconfig, f"https://127.0.0.1:{port}")
+
+
+def running_clusters() -> list[str]:
+    root = clusters_root()
+    return sorted(folder.name for folder in root.iterdir() if is_running(ClusterPaths(folder))) if root.is_dir() else []
+
+
+def is_running(paths: ClusterPaths) -> bool:
+    """Whether a process of the cluster still lives. The kernel drops the lock with the last of them."""
+    try:
+        with paths.lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _claim(paths: ClusterPaths) -> int:
+    """A fresh folder, and its lock as a descriptor that the cluster's processes will hold."""
+    if is_running(paths):
+        raise ClusterError(
+            f"a cluster named {paths.root.name!r} is running; `python -m tests.cluster down` it or choose another name"
+        )
+    shutil.rmtree(paths.root, ignore_errors=True)
+    paths.root.mkdir(parents=True, mode=0o700)
+    # Containers may run as any user and must reach their volumes and logs below; secrets are in files of mode 600.
+    paths.root.chmod(0o711)
+    lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def _spawn(paths: ClusterPaths, binaries: Path, lock: int, lifeline: int | None) -> None:
+    """Starts the cluster's first process in namespaces of its own."""
+    command = [
+        "unshare",
+        *preflight.namespace_flags(os.geteuid() == 0),
+        sys.executable,
+        "-m",
+        "tests.cluster.init",
+        str(paths.root),
+    ]
+    descriptors = [lock]
+    if lifeline is not None:
+        command += ["--lifeline", str(lifeline)]
+        descriptors.append(lifeline)
+    with (paths.logs / "supervisor.log").open("ab") as log:
+        subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env=_clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=descriptors,
+        )
+
+
+def _clean_environment() -> dict[str, str]:
+    """The cluster does not depend on who starts it: no proxies, no KUBECONFIG, no Python settings."""
+    kept = {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME") if name in os.environ}
+    return {"LANG": "C.UTF-8", "PATH": preflight.SYSTEM_PATH, **kept}
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextlib.contextmanager
+def temporary_cluster(config: ClusterConfig) -> Iterator[Cluster]:
+    """A cluster for the length of a `with` block."""
+    with Cluster.start(config) as cluster:
+        yield cluster

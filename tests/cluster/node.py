@@ -1,0 +1,96 @@
+"""First process of a node: its runtime, kubelet and device plugin, in mount and process namespaces of the node's own.
+
+Killing it is pulling the node's power cord: the kernel ends everything on the node. SIGHUP restarts the kubelet, as
+`systemctl restart kubelet` would: containers live on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.cluster.nodes import KUBELET_FOLDER, NodeSpec, Program
+
+_RESTART_SECONDS = 1.0
+"""Pause before a program that ended is started again, as systemd's RestartSec would have it."""
+
+
+class Node:
+    """The running programs of one node."""
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self._spec = spec
+        self._running: dict[int, Program] = {}
+        self._pid_of: dict[str, int] = {}
+
+    def boot(self) -> None:
+        self._mount()
+        for program in self._spec.programs:
+            self._start(program)
+            if program.ready is not None:
+                self._await(Path(program.ready))
+
+    def serve(self) -> None:
+        """Reaps orphans and restarts programs that end, for ever."""
+        while True:
+            try:
+                pid, status = os.wait()
+            except ChildProcessError:
+                time.sleep(_RESTART_SECONDS)
+                continue
+            program = self._running.pop(pid, None)
+            if program is not None:
+                print(f"{program.name} ended with {os.waitstatus_to_exitcode(status)}; starting it again", flush=True)
+                time.sleep(_RESTART_SECONDS)
+                self._start(program)
+
+    def restart_kubelet(self) -> None:
+        if "kubelet" in self._pid_of:
+            os.kill(self._pid_of["kubelet"], signal.SIGTERM)
+
+    def _mount(self) -> None:
+        for folder, options in (("/run", "mode=755,size=64m"), ("/var/lib", f"mode=755,size={self._spec.disk_gib}g")):
+            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "node", folder], check=True)
+        Path("/run/netns").mkdir()
+        Path(KUBELET_FOLDER, "device-plugins").mkdir(parents=True)
+
+    def _start(self, program: Program) -> None:
+        with open(program.log, "ab") as log:
+            process = subprocess.Popen(
+                program.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._running[process.pid] = program
+        self._pid_of[program.name] = process.pid
+        process.returncode = 0  # reaped in serve(): the object must not wait for it as well
+
+    def _await(self, path: Path) -> None:
+        """Waits for a program's socket. Ever longer, never giving up: a node without a runtime is simply not ready."""
+        pause = 0.02
+        while not path.exists():
+            self._restart_ended()
+            time.sleep(pause)
+            pause = min(pause * 1.2, 0.5)
+
+    def _restart_ended(self) -> None:
+        for pid, program in list(self._running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                print(f"{program.name} ended with {os.waitstatus_to_exitcode(status)}; starting it again", flush=True)
+                del self._running[pid]
+                time.sleep(_RESTART_SECONDS)
+                self._start(program)
+
+
+def main() -> None:
+    node = Node(NodeSpec.from_json(Path(sys.argv[1]).read_text()))
+    signal.signal(signal.SIGHUP, lambda *_: node.restart_kubelet())
+    node.boot()
+    node.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A node's programs: kubelet, container runtime and GPU device plugin. Values only; node.py runs them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster import network
+from tests.cluster.config import ClusterConfig, ClusterPaths
+
+RUNTIME_SOCKET: Final = "/run/cri.sock"
+"""/run and /var/lib are each node's own (tmpfs in its mount namespace), so every node uses the same short paths."""
+
+KUBELET_FOLDER: Final = "/var/lib/kubelet"
+
+HEALTHY_DISK: Final = {
+    "nodefs.available": "5%",
+    "imagefs.available": "5%",
+    "nodefs.inodesFree": "1%",
+    "imagefs.inodesFree": "1%",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One program of a node. `ready` is a path that exists once the next program may start."""
+
+    name: str
+    argv: tuple[str, ...]
+    log: str
+    ready: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeSpec:
+    """What node.py needs to know."""
+
+    name: str
+    disk_gib: int
+    programs: tuple[Program, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> NodeSpec:
+        fields = json.loads(text)
+        return cls(
+            fields["name"],
+            fields["disk_gib"],
+            tuple(Program(**{**p, "argv": tuple(p["argv"])}) for p in fields["programs"]),
+        )
+
+
+def kubelet_configuration(
+    paths: ClusterPaths, config: ClusterConfig, index: int, memory_reserve: str = "16Mi"
+) -> dict[str, Any]:
+    """The kubelet's configuration file.
+
+    `memory_reserve` is the eviction threshold for available memory, as a quantity: a high one makes the node believe that
+    its memory is full.
+    """
+    node = network.node_name(index)
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": network.node_address(index),
+        "healthzPort": 0,
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(paths.pki / "ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(paths.pki / f"{node}-serving.crt"),
+        "tlsPrivateKeyFile": str(paths.pki / f"{node}-serving.key"),
+        "containerRuntimeEndpoint": f"unix://{RUNTIME_SOCKET}",
+        "clusterDNS": [network.DNS_SERVICE],
+        "clusterDomain": "cluster.local",
+        "resolvConf": "",
+        "podLogsDir": str(paths.node(node) / "pods"),
+        "volumePluginDir": "/var/lib/kubelet-plugins",
+        "nodeStatusUpdateFrequency": "5s",
+        "nodeLeaseDurationSeconds": config.lease_seconds,
+        "evictionHard": {"memory.available": memory_reserve, **HEALTHY_DISK},
+        "evictionPressureTransitionPeriod": "5s",
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        # The machine belongs to its user: no cgroups are made, no system settings changed, no swap demanded.
+        "featureGates": {"KubeletInUserNamespace": True},
+        "cgroupDriver": "cgroupfs",
+        "cgroupsPerQOS": False,
+        "enforceNodeAllocatable": [],
+        "failSwapOn": False,
+        "failCgroupV1": False,
+        "localStorageCapacityIsolation": False,
+        "makeIPTablesUtilChains": False,
+    }
+
+
+def kubelet_labels(config: ClusterConfig, index: int) -> dict[str, str]:
+    labels = dict(config.node_labels)
+    if config.gpus_per_node:
+        labels["nvidia.com/gpu.count"] = str(config.gpus_per_node)
+    return labels
+
+
+def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index: int) -> NodeSpec:
+    """Runtime first, then the kubelet, which the device plugin registers with."""
+    name = network.node_name(index)
+    folder = paths.node(name)
+    labels = ",".join(f"{key}={value}" for key, value in kubelet_labels(config, index).items())
+    runtime = (
+        *(sys.executable, "-m", "tests.cluster.cri"),
+        *("--socket", RUNTIME_SOCKET),
+        *("--state", str(folder / "cri")),
+        *("--pod-cidr", network.pod_cidr(index)),
+        *("--bridge", network.SWITCH),
+        *("--gateway", network.CONTROL_PLANE),
+        *("--node-ip", network.node_address(index)),
+        *("--images", str(paths.images)),
+    )
+    kubelet = (
+        str(binaries / "kubelet"),
+        f"--config={folder / 'kubelet.json'}",
+        f"--kubeconfig={paths.inner_kubeconfig(name)}",
+        f"--root-dir={KUBELET_FOLDER}",
+        f"--cert-dir={KUBELET_FOLDER}/pki",
+        f"--hostname-override={name}",
+        f"--node-ip={network.node_address(index)}",
+        f"--node-labels={labels}",
+    )
+    plugin = (
+        *(sys.executable, "-m", "tests.cluster.gpu"),
+        *("--kubelet-dir", f"{KUBELET_FOLDER}/device-plugins"),
+        *("--count", str(config.gpus_per_node)),
+        *("--resource", config.gpu_resource),
+    )
+    logs = paths.logs
+    programs = [
+        Program("runtime", runtime, str(logs / f"{name}-runtime.log"), ready=RUNTIME_SOCKET),
+        Program(
+            "kubelet", kubelet, str(logs / f"{name}-kubelet.log"), ready=f"{KUBELET_FOLDER}/device-plugins/kubelet.sock"
+        ),
+    ]
+    if config.gpus_per_node:
+        programs.append(Program("gpu", plugin, str(logs / f"{name}-gpu.log")))
+    return NodeSpec(name, config.node_disk_gib, tuple(programs))
