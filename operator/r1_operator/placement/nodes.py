@@ -10,7 +10,7 @@ from typing import Any
 
 from ..api import names
 from ..api.pinning import pinned_node
-from ..api.timestamps import unix_time
+from ..api.timestamps import rfc3339, unix_time
 from .quantity import parse_quantity
 
 Json = Mapping[str, Any]
@@ -134,5 +134,5 @@ def dead_nodes(nodes: Iterable[Json], holders: Iterable[str], after_seconds: flo
         ready = _ready(node.get("status") or {})
         since = unix_time(ready.get("lastTransitionTime")) or now
         if ready and ready.get("status") != "True" and now - since >= after_seconds:
-            dead[name] = f"not Ready for {now - since:.0f} s ({ready.get('reason', 'no reason given')})"
+            dead[name] = f"not Ready since {rfc3339(since)} ({ready.get('reason', 'no reason given')})"
     return dead

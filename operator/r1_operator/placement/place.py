@@ -1,8 +1,8 @@
 """Gangs × nodes → placements. All of a gang at once or not at all; deterministic.
 
 A gang takes whole free nodes: no other pod holds any of a node's devices. If nodes carry the fabric label, all nodes
-of a gang share its value. Among domains the one with the fewest free nodes that suffices is taken, so that large gangs still
-find a large domain (best fit).
+of a gang share its value. Among domains the one with the fewest free nodes that suffices is taken, so that large gangs
+still find a large domain (best fit).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Metrics window → wanted replicas, with the reason. Pure."""

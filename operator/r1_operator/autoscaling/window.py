@@ -1,0 +1,58 @@
+"""Load samples of one R1Deployment and what a window of them says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+KEEP_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """Load of one ready replica, over all its ranks. KV use is the mean over the ranks, 0…1."""
+
+    kv_usage: float
+    tokens_per_second: float
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All ready replicas at one moment. `missing`: ready replicas that did not answer; then the sums lie."""
+
+    at: float
+    replicas: tuple[ReplicaLoad, ...]
+    missing: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.missing == 0 and bool(self.replicas)
+
+    @property
+    def kv_replicas(self) -> float:
+        """KV cache in use, counted in whole replicas."""
+        return sum(r.kv_usage for r in self.replicas)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return sum(r.tokens_per_second for r in self.replicas)
+
+    @property
+    def running(self) -> int:
+        return sum(r.running for r in self.replicas)
+
+    @property
+    def waiting(self) -> int:
+        return sum(r.waiting for r in self.replicas)
+
+
+def recent(window: Sequence[Sample], seconds: float, now: float) -> tuple[Sample, ...]:
+    """Samples not older than `seconds`, oldest first."""
+    return tuple(s for s in window if now - s.at <= seconds)
+
+
+def trimmed(window: Sequence[Sample], now: float) -> tuple[Sample, ...]:
+    """The window without what no decision looks at any more."""
+    return recent(window, KEEP_SECONDS, now)

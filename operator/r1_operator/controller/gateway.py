@@ -1,0 +1,77 @@
+"""The gateway's step: its objects, and which replicas it may route to."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..api import names
+from ..api.reasons import Reason
+from ..api.types import R1DeploymentSpec
+from ..cluster import ApiError, Cache, Client
+from ..cluster.resources import PODS, SECRETS
+from ..status.observation import Finding
+from .ports import Gateways, Worker
+from .queue import Key
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRound:
+    """What came of feeding the gateway. `told`: every gateway pod that serves users knows the wanted replicas."""
+
+    finding: Finding
+    told: bool
+
+
+async def read_api_key(client: Client, namespace: str, spec: R1DeploymentSpec) -> str | Finding | None:
+    """The key from spec.gateway.apiKeySecret; None without one; a Finding that names what is missing."""
+    wanted = spec.gateway.api_key_secret
+    if wanted is None:
+        return None
+    field = "spec.gateway.apiKeySecret"
+    try:
+        secret = await client.get(SECRETS, namespace, wanted.name)
+    except ApiError as error:
+        if not error.not_found:
+            raise
+        message = f"{field}.name: there is no Secret {wanted.name!r} in namespace {namespace}; create it"
+        return Finding("False", Reason.SECRET_NOT_FOUND, message)
+    encoded = (secret.get("data") or {}).get(wanted.key)
+    if encoded is None:
+        message = f"{field}.key: Secret {wanted.name!r} has no key {wanted.key!r}; add it or name another"
+        return Finding("False", Reason.SECRET_NOT_FOUND, message)
+    return base64.b64decode(encoded).decode().strip()
+
+
+def gateway_pods(cache: Cache, key: Key) -> dict[str, bool]:
+    """Addresses of the gateway's running pods, and whether each is ready (serves users)."""
+    pods: dict[str, bool] = {}
+    for pod in cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_GATEWAY)):
+        status: Mapping[str, Any] = pod.get("status") or {}
+        if status.get("phase") == "Running" and status.get("podIP"):
+            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+            pods[status["podIP"]] = ready
+    return pods
+
+
+async def feed(
+    gateways: Gateways, pods: Mapping[str, bool], wanted: frozenset[Worker], key: str | None
+) -> GatewayRound:
+    """Tell every running gateway pod which replicas to route to."""
+    if not pods:
+        waiting = Finding("False", Reason.GATEWAY_STARTING, "no pod of the gateway runs yet")
+        return GatewayRound(waiting, True)  # it routes nothing, so nothing has to leave its rotation
+    failed = await gateways.sync(list(pods), wanted, key)
+    deaf = {address: silent.why for address, silent in failed.items() if pods[address]}
+    if deaf:
+        address, why = min(deaf.items())
+        text = f"{len(deaf)} of {len(pods)} gateway pods could not be told of the replicas; {address}: {why}"
+        return GatewayRound(Finding("False", Reason.GATEWAY_SYNC_FAILED, text), False)
+    ready = sum(pods.values())
+    if ready == 0:
+        return GatewayRound(
+            Finding("False", Reason.GATEWAY_STARTING, f"none of {len(pods)} gateway pods is ready"), True
+        )
+    return GatewayRound(Finding("True", Reason.GATEWAY_READY, f"{ready} gateway pods are ready"), True)

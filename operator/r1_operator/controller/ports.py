@@ -1,0 +1,52 @@
+"""What the controller needs of engines and gateways. `adapters.py` meets it with r1_operator.telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..autoscaling.window import ReplicaLoad
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReading:
+    """`GET /status` of a gang's node 0 (contracts.md). `start_seconds`: what its whole start took, once ready."""
+
+    stage: str
+    message: str
+    start_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """An engine or a gateway that did not answer, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One ready replica as the gateway routes to it."""
+
+    url: str
+    attention_data_parallel: int
+
+
+class Engines(Protocol):
+    """Reads engines by pod address. Never raises for an engine's fault."""
+
+    async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Silent]:
+        """Agents' status."""
+
+    async def loads(self, addresses: Collection[str]) -> Mapping[str, ReplicaLoad | Silent]:
+        """Load over all ranks of the replicas whose node 0 is at these addresses."""
+
+
+class Gateways(Protocol):
+    """Feeds gateway pods by address. Never raises for a gateway's fault."""
+
+    async def sync(
+        self, addresses: Collection[str], wanted: frozenset[Worker], api_key: str | None
+    ) -> Mapping[str, Silent]:
+        """Make each gateway know exactly `wanted`; → those that could not be told."""

@@ -1,0 +1,1 @@
+"""Plan → Kubernetes objects, one file per kind of child. Pure."""

@@ -1,0 +1,34 @@
+"""What every child of one R1Deployment is rendered from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..api import names
+from ..api.types import R1DeploymentSpec
+from ..planning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One R1Deployment with its plan and what the operator adds to it."""
+
+    name: str
+    namespace: str
+    owner: Mapping[str, Any]
+    spec: R1DeploymentSpec
+    plan: Plan
+    engine_image: str
+    gateway_image: str
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+
+    def metadata(self, name: str, component: str, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """ObjectMeta of a child: it goes when its R1Deployment goes."""
+        return {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": names.base_labels(self.name, component) | dict(labels or {}),
+            "ownerReferences": [dict(self.owner)],
+        }

@@ -1,0 +1,56 @@
+"""`engine.json` and the ConfigMap of one gang that carries it (contracts.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..api import names
+from .context import Context
+
+
+def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any]:
+    """What the engine of one gang is told, the same for each of its pods."""
+    plan, spec = context.plan, context.spec
+    own = {variable.name for variable in spec.engine.env}
+    return {
+        "deployment": context.name,
+        "replica": replica,
+        "attempt": attempt,
+        "nodes": plan.nodes_per_replica,
+        "gpusPerNode": plan.gpus_per_node,
+        "device": plan.device,
+        "headAddress": names.pod_host(context.name, context.namespace, replica, attempt, 0),
+        "servedName": spec.model.served_as,
+        "modelPath": names.PATH_MODELS,
+        "engineArgs": list(plan.engine_args),
+        # The user's variables stand in the pod; what they set, the plan does not set again.
+        "env": {key: value for key, value in plan.env if key not in own},
+        "attentionDataParallel": plan.attention_data_parallel,
+        "startSeconds": spec.startup.seconds,
+        "drainSeconds": spec.drain.seconds,
+        "ports": {
+            "http": names.PORT_ENGINE_HTTP,
+            "agent": names.PORT_ENGINE_AGENT,
+            "ray": names.PORT_RAY,
+            "dist": names.PORT_DIST,
+        },
+    }
+
+
+def engine_config_map(context: Context, replica: int, attempt: int) -> dict[str, Any]:
+    """ConfigMap of one gang."""
+    labels = {
+        names.LABEL_REPLICA: str(replica),
+        names.LABEL_GANG: names.gang_name(context.name, replica, attempt),
+    }
+    text = json.dumps(engine_config(context, replica, attempt), indent=1)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": context.metadata(
+            names.engine_config_map(context.name, replica, attempt), names.COMPONENT_ENGINE, labels
+        ),
+        "immutable": True,
+        "data": {names.ENGINE_CONFIG_KEY: text},
+    }

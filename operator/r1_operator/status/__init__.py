@@ -1,0 +1,1 @@
+"""Observed → status and conditions of an R1Deployment. Pure."""

@@ -1,0 +1,55 @@
+"""Everything of one round that the status tells about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..api.reasons import Reason
+from ..api.types import ConditionStatus, R1DeploymentSpec
+from ..autoscaling.decide import Decision as ScalingDecision
+from ..autoscaling.window import Sample
+from ..lifecycle.actions import Decision
+from ..placement.place import Unplaceable
+from ..planning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One question answered: the body of a condition."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the agent of a gang's node 0 last said of its gang."""
+
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One round. What could not be found out is None or Unknown; a failed step leaves its part at that."""
+
+    generation: int
+    spec: R1DeploymentSpec | None
+    selector: str
+    desired: int
+    spec_valid: Finding
+    weights: Finding
+    gateway: Finding
+    plan: Plan | None = None
+    decision: Decision | None = None
+    revision: str | None = None
+    unplaceable: tuple[Unplaceable, ...] = ()
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    """By gang name."""
+    load: Sample | None = None
+    scaling: ScalingDecision | None = None
+    last_scale_up: float | None = None
+    last_scale_down: float | None = None
+    errors: tuple[str, ...] = ()
