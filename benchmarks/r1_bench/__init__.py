@@ -1,1 +1,1 @@
-"""Load tests for an R1Deployment."""
+"""The load test: streams chat completions at a given rate or concurrency and reports what clients would feel."""
