@@ -18,6 +18,7 @@ import pytest
 import yaml
 from r1_operator.api.crd import custom_resource_definition
 
+from tests.cluster.build import ensure_binaries
 from tests.integration.cluster.apiserver import ApiServer, find_programs
 
 CHART = Path(__file__).parents[2] / "charts" / "r1-operator"
@@ -36,6 +37,12 @@ class Server:
         command = [str(self.programs / program), *arguments]
         return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, timeout=120)
 
+    def refusal(self, program: str, *arguments: str) -> str:
+        """What the program says when it fails, as it must."""
+        done = self.run(program, *arguments)
+        assert done.returncode != 0, f"{program} {' '.join(arguments)}: went through"
+        return done.stderr
+
     def kubectl(self, *arguments: str, objects: list[dict[str, Any]] | None = None) -> str:
         """What kubectl prints. Raises AssertionError with what it said if it fails."""
         done = self.run("kubectl", *arguments, stdin=yaml.safe_dump_all(objects) if objects is not None else None)
@@ -47,6 +54,11 @@ class Server:
         done = self.run("helm", *arguments)
         assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr}"
         return done.stdout
+
+    def rendered(self, *arguments: str, namespace: str = "r1-system") -> list[dict[str, Any]]:
+        """The chart's objects for a release called r1-operator."""
+        text = self.helm("template", "r1-operator", str(CHART), "--namespace", namespace, *arguments)
+        return [obj for obj in yaml.safe_load_all(text) if obj]
 
     def dry_run(self, obj: dict[str, Any]) -> dict[str, Any]:
         """The R1Deployment as the API server would store it, or the `Status` with which it refuses it.
@@ -71,9 +83,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("needs etcd, kube-apiserver, kubectl and helm: set R1_KUBERNETES_BIN to their folder")
+    programs = find_programs() or ensure_binaries()
     running = ApiServer(tmp_path_factory.mktemp("apiserver"), programs)
     try:
         asyncio.run(running.start())
@@ -82,7 +92,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def with_crd(server: Server) -> Server:
     """The server, with the CRD established."""
     server.kubectl("apply", "--server-side", "-f", "-", objects=[custom_resource_definition()])

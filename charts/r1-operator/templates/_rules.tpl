@@ -1,11 +1,11 @@
 {{/*
-What the operator does inside a namespace it serves, and nothing more. What it made goes with its R1Deployment by owner
-references, so it deletes only what leaves earlier: pods and the ConfigMaps of gangs.
+What the operator does inside a namespace it serves, and nothing more. Whatever it makes goes with its R1Deployment by
+owner references, so it deletes only what has to leave earlier. create and patch together are server-side apply.
 */}}
 {{- define "r1-operator.namespacedRules" -}}
 - apiGroups: [r1operator.dev]
   resources: [r1deployments]
-  verbs: [get, list, watch, patch] # patch: the finalizer
+  verbs: [get, list, watch] # never the spec: that is the users'
 - apiGroups: [r1operator.dev]
   resources: [r1deployments/status]
   verbs: [get, patch]
@@ -14,16 +14,13 @@ references, so it deletes only what leaves earlier: pods and the ConfigMaps of g
   verbs: [update] # where OwnerReferencesPermissionEnforcement is on, blockOwnerDeletion needs it
 - apiGroups: [""]
   resources: [pods, configmaps]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch, delete] # delete: a gang goes before its resource does
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, secrets] # of the Secrets: the Ray token it makes, the API key it is pointed to
   verbs: [get, list, watch, create, patch]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [get, create, patch] # one by name: the Ray token it makes, the API key it is given
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch]

@@ -25,7 +25,6 @@ SINGULAR: Final = "r1deployment"
 SHORT_NAMES: Final = ("r1d",)
 CATEGORIES: Final = ("r1",)
 CRD_NAME: Final = f"{PLURAL}.{GROUP}"
-FINALIZER: Final = f"{GROUP}/drain"
 
 # --- who writes ------------------------------------------------------------------------------------------------------
 MANAGED_BY: Final = "r1-operator"
@@ -64,6 +63,9 @@ PORT_ENGINE_AGENT: Final = 8500
 PORT_RAY: Final = 6379
 PORT_DIST: Final = 25000
 PORT_GATEWAY: Final = 8000
+PORT_GATEWAY_ADMIN: Final = 8001
+"""Where the operator feeds a gateway pod with replicas; asks for the token of the gateway's Secret. Not in its Service."""
+PORT_GATEWAY_METRICS: Final = 29000
 PORT_OPERATOR: Final = 8080
 """The operator's own /healthz, /readyz and /metrics."""
 
@@ -80,6 +82,14 @@ RAY_TOKEN_KEY: Final = "token"
 PATH_SHARED_MEMORY: Final = "/dev/shm"
 PATH_TMP: Final = "/tmp"
 PATH_TERMINATION_LOG: Final = "/dev/termination-log"
+
+# --- paths and environment of a gateway pod --------------------------------------------------------------------------
+PATH_GATEWAY_CONFIG_DIR: Final = "/etc/r1"
+GATEWAY_CONFIG_KEY: Final = "gateway.json"
+PATH_GATEWAY_TOKEN_DIR: Final = "/var/run/r1"
+GATEWAY_TOKEN_FILE: Final = "gateway-token"
+GATEWAY_TOKEN_KEY: Final = "token"
+ENV_GATEWAY_API_KEY: Final = "R1_API_KEY"
 
 # --- environment of an engine pod ------------------------------------------------------------------------------------
 ENV_POD_NAME: Final = "POD_NAME"
@@ -154,7 +164,7 @@ def engine_service(name: str) -> str:
 
 
 def gateway_name(name: str) -> str:
-    """Deployment, Service and ConfigMap of the gateway."""
+    """Deployment, Service, ConfigMap and Secret of the gateway."""
     return f"{name}-gateway"
 
 

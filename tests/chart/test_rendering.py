@@ -1,0 +1,142 @@
+"""What the chart renders, by values: images, flags, mounted profiles, and refusals of values that mean nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from r1_operator.api.crd import custom_resource_definition, schema_of
+from r1_operator.api.names import LEASE_NAME, PORT_OPERATOR
+from r1_operator.api.parse import parse_hardware_profile
+from r1_operator.api.types import HardwareProfile
+
+from tests.chart.cases import PROFILE
+from tests.chart.conftest import CHART, Server
+
+pytestmark = pytest.mark.cluster
+
+
+def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [obj for obj in objects if obj["kind"] == kind]
+    return found
+
+
+def container(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def test_helm_lint_has_no_complaint(server: Server) -> None:
+    assert "0 chart(s) failed" in server.helm("lint", "--strict", str(CHART))
+
+
+def test_images_come_from_registry_repository_and_tag(server: Server) -> None:
+    digest = "sha256:" + "a" * 64
+    operator = container(
+        server.rendered(
+            "--set", f"images.registry=registry.example/r1,images.tag=2.0,images.engine.tag={digest}",
+        )
+    )  # fmt: skip
+    assert operator["image"] == "registry.example/r1/r1-operator:2.0"
+    assert "--gateway-image=registry.example/r1/r1-gateway:2.0" in operator["args"]
+    assert f"--engine-image=registry.example/r1/r1-engine@{digest}" in operator["args"]
+
+
+def test_the_chart_knows_the_operators_seams(server: Server) -> None:
+    objects = server.rendered()
+    operator = container(objects)
+    assert [port["containerPort"] for port in operator["ports"]] == [PORT_OPERATOR]
+    assert f"--port={PORT_OPERATOR}" in operator["args"]
+    named = [
+        name
+        for obj in objects
+        for rule in obj.get("rules") or ()
+        for name in rule.get("resourceNames") or ()
+        if rule["resources"] == ["leases"]
+    ]
+    assert named == [LEASE_NAME]
+
+
+def test_the_crd_is_the_generated_one(server: Server) -> None:
+    crd = one(server.rendered(), "CustomResourceDefinition")
+    assert crd["spec"] == custom_resource_definition()["spec"]
+    assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert "annotations" not in one(server.rendered("--set", "crds.keep=false"), "CustomResourceDefinition")["metadata"]
+    kinds = {obj["kind"] for obj in server.rendered("--set", "crds.install=false")}
+    assert "CustomResourceDefinition" not in kinds
+
+
+def test_a_hardware_profile_reaches_the_operator(server: Server, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    profile = PROFILE | {"nodeSelector": {"nvidia.com/gpu.product": "H100"}}
+    values.write_text(yaml.safe_dump({"hardwareProfiles": [profile]}))
+    objects = server.rendered("--values", str(values))
+    (item,) = yaml.safe_load(one(objects, "ConfigMap")["data"]["hardware-profiles.yaml"])
+    read = parse_hardware_profile(item)
+    assert isinstance(read, HardwareProfile)
+    assert read == parse_hardware_profile(profile)
+    assert "--hardware-profiles=/etc/r1-operator/hardware-profiles.yaml" in container(objects)["args"]
+    # The file is read at the start, so that other content must be another pod.
+    (before, after) = (
+        one(each, "Deployment")["spec"]["template"]["metadata"]["annotations"] for each in (server.rendered(), objects)
+    )
+    assert before != after
+
+
+def test_every_optional_part_renders(server: Server) -> None:
+    settings = "metrics.serviceMonitor=true,metrics.podMonitor=true,networkPolicy.enabled=true,watchNamespaces={a,b}"
+    objects = server.rendered("--set", settings, "--set", "metrics.monitorLabels.release=prometheus")
+    kinds = sorted(obj["kind"] for obj in objects)
+    assert {"ServiceMonitor", "PodMonitor", "NetworkPolicy"} <= set(kinds)
+    assert kinds.count("Role") == kinds.count("RoleBinding") == 3
+    assert "--watch-namespaces=a,b" in container(objects)["args"]
+    assert one(objects, "PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["a", "b"]}
+    assert one(objects, "ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("image.tag=1", "additional properties 'image' not allowed"),
+        ("images.tag=a b", "at '/images/tag'"),
+        ("images.pullPolicy=Sometimes", "'Always', 'IfNotPresent', 'Never'"),
+        ("logLevel=loud", "'debug', 'info', 'warning', 'error'"),
+        ("replicas=-1", "at '/replicas'"),
+        ("watchNamespaces={Prod}", "at '/watchNamespaces/0'"),
+        ("crds.keep=maybe", "at '/crds/keep'"),
+        ("hardwareProfiles[0].name=x", "at '/hardwareProfiles/0': missing properties 'gpusPerNode'"),
+        ("metrics.service=false,metrics.serviceMonitor=true", "needs metrics.service, which is off; turn both on"),
+        ("serviceAccount.create=false", "give the name of an existing one"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(server: Server, setting: str, told: str) -> None:
+    assert told in server.refusal("helm", "template", "r1-operator", str(CHART), "--set", setting)
+
+
+def test_the_values_schema_knows_a_hardware_profile_as_the_resource_does() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert schema["definitions"]["hardwareProfile"] == closed(schema_of(HardwareProfile))
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same without what only Kubernetes knows, and with unknown fields refused."""
+    kept = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes")}
+    if "properties" in kept:
+        kept["properties"] = {name: closed(prop) for name, prop in kept["properties"].items()}
+        kept["additionalProperties"] = False
+    return kept
+
+
+def test_every_value_is_in_the_schema_and_in_the_readme() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    readme = (CHART / "README.md").read_text()
+    for name, value in values.items():
+        assert name in schema["properties"]
+        for key in value if isinstance(value, dict) and name not in {"resources"} else ():
+            assert f"`{name}.{key}" in readme, f"{name}.{key} is not in the chart's README"
+            assert key in schema["properties"][name].get("properties", {key: None})
+        assert f"`{name}" in readme, f"{name} is not in the chart's README"
