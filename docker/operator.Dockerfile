@@ -7,7 +7,7 @@ RUN python -m pip install --no-cache-dir uv==0.13.9
 ENV UV_PROJECT_ENVIRONMENT=/opt/venv UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 COPY pyproject.toml uv.lock README.md LICENSE ./
-COPY operator/r1_operator operator/r1_operator
+COPY operator operator
 COPY engine/r1_engine engine/r1_engine
 COPY benchmarks/r1_bench benchmarks/r1_bench
 RUN uv sync --frozen --no-dev --no-editable --extra operator
