@@ -1,0 +1,84 @@
+"""The gateway's admin port, for the operator and the kubelet; users never reach it through the Service."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from r1_gateway.feeder import Feeder
+from r1_gateway.router import Router, RouterError
+
+_STALE_SECONDS = 15.0
+
+
+class Admin:
+    """Handlers. `leaving` is set once the pod terminates: it must leave the Service before it stops serving."""
+
+    def __init__(self, feeder: Feeder, router: Router, token: str, clock: Callable[[], float]) -> None:
+        self._feeder, self._router, self._token, self._clock = feeder, router, token, clock
+        self.leaving = asyncio.Event()
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/ready", self.ready)
+        app.router.add_get("/workers", self.get_workers)
+        app.router.add_put("/workers", self.put_workers)
+        return app
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        """Red when the router has not answered for a while."""
+        silent = self._clock() - self._feeder.beat
+        if silent > _STALE_SECONDS:
+            return web.Response(status=503, text=f"the router has not answered for {silent:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """Green while the router serves and knows the replicas, also when there are none: then users get a 503."""
+        if self.leaving.is_set():
+            return web.Response(status=503, text="terminating\n")
+        if not self._feeder.ready():
+            return web.Response(status=503, text="not told of the replicas yet\n")
+        if not await self._router.alive():
+            return web.Response(status=503, text="the router does not answer\n")
+        return web.Response(text="ok\n")
+
+    async def get_workers(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        return web.json_response(self._state())
+
+    async def put_workers(self, request: web.Request) -> web.Response:
+        """Body `{"workers": [URL, …]}`: exactly these. Answers with every replica's state."""
+        self._authorize(request)
+        try:
+            workers = (await request.json())["workers"]
+            if not isinstance(workers, list) or not all(_is_url(url) for url in workers):
+                raise ValueError("workers must be a list of http URLs")
+        except (ValueError, KeyError, TypeError) as error:
+            raise web.HTTPBadRequest(text=f'expected {{"workers": ["http://host:port", …]}}: {error}\n') from error
+        try:
+            await self._feeder.feed(frozenset(workers))
+        except RouterError as error:
+            raise web.HTTPBadGateway(text=f"the router could not be told: {error}\n") from error
+        return web.json_response(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "workers": [
+                {"url": replica.url, "state": replica.state, "inFlight": replica.in_flight}
+                for replica in self._feeder.replicas()
+            ]
+        }
+
+    def _authorize(self, request: web.Request) -> None:
+        given = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            raise web.HTTPUnauthorized(text="the admin port asks for the gateway's token\n")
+
+
+def _is_url(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("http://", "https://")) and not value.endswith("/")

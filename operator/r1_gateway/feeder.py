@@ -1,0 +1,108 @@
+"""Keeps the router's list of workers equal to what the operator last said, level-triggered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from r1_gateway.feed import Entry, Replica, plan_actions, replicas_of
+from r1_gateway.router import Router, RouterError
+
+log = logging.getLogger(__name__)
+
+_PERIOD_SECONDS, _UNSETTLED_PERIOD_SECONDS = 1.0, 0.1
+# A worker shows up in the router's list some 0.1 s after it was asked for; looking at once would show nothing.
+_SETTLE_SECONDS, _SETTLE_STEP_SECONDS = 0.5, 0.05
+# For so long a gateway that starts waits for the operator and for replicas that do not answer, before it serves.
+_PATIENCE_SECONDS = 5.0
+
+
+class Feeder:
+    """`feed` sets what is wanted; `run` keeps it so, also when the router forgets or refuses something.
+
+    `first` is what to serve with until the operator speaks.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        placeholder: str,
+        first: frozenset[str] = frozenset(),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._router, self._placeholder, self._clock = router, placeholder, clock
+        self._wanted, self._told = first, False
+        self._asked: dict[str, float] = {}
+        self._entries: tuple[Entry, ...] = ()
+        self._since = clock()
+        self._lock = asyncio.Lock()
+        self.beat = clock()
+        """When the router last listed its workers."""
+
+    async def feed(self, wanted: frozenset[str]) -> None:
+        """Take over a list of replicas and act on it. On return, what is not in it gets no new requests.
+
+        Raises RouterError when the router could not be told; `run` goes on trying.
+        """
+        if self._wanted != wanted or not self._told:
+            log.info("told of %d replicas: %s", len(wanted), ", ".join(sorted(wanted)) or "none")
+        if not self._told:
+            self._told, self._since = True, self._clock()
+        self._wanted = wanted
+        await self._step()
+        deadline = self._clock() + _SETTLE_SECONDS
+        while self._unsettled() and self._clock() < deadline:
+            await asyncio.sleep(_SETTLE_STEP_SECONDS)
+            await self._step()
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """The replicas as the router listed them last, without the placeholder."""
+        return replicas_of(self._wanted, [entry for entry in self._entries if entry.url != self._placeholder])
+
+    def ready(self) -> bool:
+        """True once told of the replicas and routing to them, or after waiting for that long enough.
+
+        One that cannot be reached must not keep the gateway from serving the others, nor an absent operator for ever.
+        """
+        placeholder = [entry for entry in self._entries if entry.url == self._placeholder]
+        if not placeholder or any(entry.healthy for entry in placeholder):
+            return False
+        settled = all(replica.state == "Routing" for replica in self.replicas()) and (self._told or bool(self._wanted))
+        return settled or self._clock() - self._since >= _PATIENCE_SECONDS
+
+    async def run(self) -> None:
+        """Wait for the router, then look and act every second until cancelled."""
+        while not await self._router.alive():
+            await asyncio.sleep(_SETTLE_STEP_SECONDS)
+        self._since = self._clock()
+        while True:
+            try:
+                await self._step()
+            except RouterError as error:
+                log.warning("feeding the router: %s", error)
+            await asyncio.sleep(_UNSETTLED_PERIOD_SECONDS if self._unsettled() else _PERIOD_SECONDS)
+
+    async def _step(self) -> None:
+        async with self._lock:
+            entries = await self._router.workers()
+            wanted = self._wanted | {self._placeholder}
+            actions = plan_actions(wanted, entries, self._asked, self._clock())
+            self._asked = {url: at for url, at in self._asked.items() if url in wanted}
+            self._asked |= dict.fromkeys(actions.add, self._clock())
+            await asyncio.gather(*map(self._router.add, actions.add), *map(self._router.remove, actions.remove))
+            if actions.remove:
+                entries = await self._router.workers()
+            self._entries = entries
+            self.beat = self._clock()
+
+    def _unsettled(self) -> bool:
+        """Something was asked of the router that its list does not show yet."""
+        if all(entry.url != self._placeholder for entry in self._entries):
+            return True
+        return any(
+            replica.state == ("Registering" if replica.url in self._wanted else "Routing")
+            for replica in self.replicas()
+        )

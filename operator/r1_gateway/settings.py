@@ -1,0 +1,86 @@
+"""What the gateway is told at its start: `gateway.json` from the ConfigMap, the admin token and the API key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIG_FILE = Path("/etc/r1/gateway.json")
+TOKEN_FILE = Path("/var/run/r1/gateway-token")
+API_KEY_VARIABLE = "R1_API_KEY"
+
+
+class SettingsError(Exception):
+    """What is wrong with the configuration, where, and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`workers` is the list of the moment at which the operator last wrote the ConfigMap: a gateway that starts while
+    the operator is away serves with it until it is told better. Times in seconds."""
+
+    served_name: str
+    admin_token: str
+    api_key: str | None
+    address: str = "0.0.0.0"
+    port: int = 8000
+    admin_port: int = 8001
+    metrics_port: int = 29000
+    drain_seconds: float = 300.0
+    linger_seconds: float = 5.0
+    workers: frozenset[str] = frozenset()
+
+
+def read_settings(
+    config_file: Path, token_file: Path, environment: Mapping[str, str], address: str = "0.0.0.0"
+) -> Settings:
+    """Read and check the configuration. Raises SettingsError that names the file and the field."""
+    try:
+        config = json.loads(config_file.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{config_file}: {error}; is the gateway's ConfigMap mounted there?") from error
+    try:
+        token = token_file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{token_file}: {error}; is the gateway's Secret mounted there?") from error
+    if not token:
+        raise SettingsError(f"{token_file}: empty; the admin port would be open to everyone")
+    if not isinstance(config, dict):
+        raise SettingsError(f"{config_file}: not a JSON object")
+    known = {
+        "servedName": ("served_name", str),
+        "port": ("port", int),
+        "adminPort": ("admin_port", int),
+        "metricsPort": ("metrics_port", int),
+        "drainSeconds": ("drain_seconds", float),
+        "lingerSeconds": ("linger_seconds", float),
+    }
+    values: dict[str, Any] = {}
+    for field, (attribute, kind) in known.items():
+        if field in config:
+            values[attribute] = _value(config_file, field, config[field], kind)
+    if not values.get("served_name"):
+        raise SettingsError(f"{config_file}: servedName is missing: the model name clients ask for")
+    workers = config.get("workers", [])
+    if not isinstance(workers, list) or not all(isinstance(url, str) for url in workers):
+        raise SettingsError(f"{config_file}: workers is not a list of URLs")
+    # An empty key would let everybody in who sends an empty one.
+    api_key = environment.get(API_KEY_VARIABLE)
+    if api_key is not None and not api_key.strip():
+        raise SettingsError(f"{API_KEY_VARIABLE}: empty; the Secret of spec.gateway.apiKeySecret holds no key")
+    return Settings(
+        admin_token=token,
+        api_key=api_key.strip() if api_key else None,
+        address=address,
+        workers=frozenset(workers),
+        **values,
+    )
+
+
+def _value(file: Path, field: str, value: object, kind: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise SettingsError(f"{file}: {field} is {value!r}, not of type {kind.__name__}")
+    return value

@@ -1,0 +1,136 @@
+"""Start a gateway as a plain process on loopback ports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from r1_operator.telemetry.gateway import SyncResult, Worker, sync_workers
+
+from tests.standin.launch import free_port
+
+MODEL = "standin"
+TOKEN = "admin-token"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return dict(json.loads(self.body)["error"])
+
+
+@dataclass
+class Gateway:
+    folder: Path
+    session: aiohttp.ClientSession
+    api_key: str | None = None
+    port: int = field(default_factory=free_port)
+    admin_port: int = field(default_factory=free_port)
+    process: asyncio.subprocess.Process | None = None
+    wanted: tuple[str, ...] = ()
+
+    async def start(self, workers: Iterable[str] = ()) -> None:
+        config = {
+            "servedName": MODEL,
+            "port": self.port,
+            "adminPort": self.admin_port,
+            "metricsPort": free_port(),
+            "drainSeconds": 30,
+            "lingerSeconds": 0.5,
+            "workers": list(workers),
+        }
+        (self.folder / "gateway.json").write_text(json.dumps(config))
+        (self.folder / "token").write_text(TOKEN)
+        files = ["--config", str(self.folder / "gateway.json"), "--token-file", str(self.folder / "token")]
+        command = [sys.executable, "-m", "r1_gateway", *files, "--address", "127.0.0.1"]
+        environment = {**os.environ, **({"R1_API_KEY": self.api_key} if self.api_key else {})}
+        with (self.folder / "log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=log, stdout=log)
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    def terminate(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    async def ready(self) -> bool:
+        try:
+            async with self.session.get(f"http://127.0.0.1:{self.admin_port}/ready") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def sync(self, *urls: str) -> SyncResult:
+        self.wanted = urls
+        wanted = frozenset(Worker(url) for url in urls)
+        return await sync_workers(self.session, ["127.0.0.1"], wanted, token=TOKEN, port=self.admin_port)
+
+    async def serve(self, *urls: str) -> None:
+        """Start, feed and wait until ready, as operator and kubelet do."""
+        await self.start()
+        await until(self._answers)
+        await self.sync(*urls)
+        await until(self.ready)
+
+    async def _answers(self) -> bool:
+        return (await self.sync()).told
+
+    async def ask(self, content: str = "count to 3", model: str = MODEL, key: str | None = None) -> Answer:
+        body = {"model": model, "messages": [{"role": "user", "content": content}]}
+        async with self.session.post(self._chat, json=body, headers=bearer(key)) as answer:
+            return Answer(answer.status, dict(answer.headers), await answer.text())
+
+    async def stream(self, tokens: int, started: asyncio.Event | None = None) -> list[str]:
+        """The data of every SSE event of a streamed answer; `started` is set at the first token."""
+        content = f"count to {tokens}"
+        body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": content}]}
+        events: list[str] = []
+        async with self.session.post(self._chat, json=body, headers=bearer(self.api_key)) as answer:
+            assert answer.status == 200, await answer.text()
+            async for line in answer.content:
+                if line.startswith(b"data: "):
+                    events.append(line[6:].decode().strip())
+                    if started is not None and len(events) > 1:
+                        started.set()
+        return events
+
+    @property
+    def _chat(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1/chat/completions"
+
+
+def bearer(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def gateway(folder: Path, api_key: str | None = None) -> AsyncIterator[Gateway]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        running = Gateway(folder, session, api_key)
+        try:
+            yield running
+        finally:
+            await running.kill()
