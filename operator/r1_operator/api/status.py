@@ -16,7 +16,8 @@ Stage = Literal["Gated", "Pending", "Ray", "Weights", "WarmUp", "Ready", "Draini
 Timestamp = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC with whole seconds: `2026-11-25T13:40:44Z`."""
 CamelWord = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Z][A-Za-z0-9]*$")]
-Message = Annotated[str, StringConstraints(max_length=4096)]
+# Wide bounds throughout: a status that the API server refuses would leave the user without any.
+Message = Annotated[str, StringConstraints(max_length=32_768)]
 Name = Annotated[str, StringConstraints(max_length=253)]
 
 
@@ -40,10 +41,10 @@ class PlanStatus(ReadModel):
     attention_data_parallel: int = Field(ge=1, description="Data-parallel attention groups.")
     expert_parallel: int = Field(ge=1, description="Ranks over which the experts are spread.")
     kv_tokens_per_replica: int = Field(ge=0, description="Tokens that the KV cache of one replica holds.")
-    engine_args: tuple[Annotated[str, StringConstraints(max_length=1024)], ...] = Field(
-        default=(), max_length=256, description="Arguments that SGLang is started with."
+    engine_args: tuple[Annotated[str, StringConstraints(max_length=4096)], ...] = Field(
+        default=(), max_length=1024, description="Arguments that SGLang is started with."
     )
-    reasons: tuple[Message, ...] = Field(default=(), max_length=64, description="Why each choice was made.")
+    reasons: tuple[Message, ...] = Field(default=(), max_length=256, description="Why each choice was made.")
 
 
 class LoadStatus(ReadModel):
