@@ -1,0 +1,171 @@
+"""The gateway of one R1Deployment: Deployment, Service, ConfigMap and Secret. What runs in its pods is `r1_gateway`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from ..api import names
+from .context import Context
+
+LINGER_SECONDS = 5
+"""How long a terminating gateway still takes connections: kube-proxy on every node has to hear of it first."""
+
+_END_MARGIN_SECONDS = 20
+"""Beyond linger and drain, for the processes to end before the kubelet kills what is left."""
+
+_USER = 65532
+"""Any number but 0; `nonroot` in distroless images."""
+
+
+def gateway_objects(context: Context, workers: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+    """ConfigMap, Service and Deployment, in the order in which they are needed.
+
+    `workers`: URLs of the replicas of the moment. A gateway pod that starts while the operator is away serves with
+    them; running pods are told by `telemetry.gateway`. They are no part of the pod template: no change restarts a pod.
+    """
+    return [_config_map(context, workers), _service(context), _deployment(context)]
+
+
+def gateway_secret(context: Context, token: str) -> dict[str, Any]:
+    """The admin port's token; made once, like Ray's. Whoever has it can route users' requests anywhere."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
+        "data": {names.GATEWAY_TOKEN_KEY: base64.b64encode(token.encode()).decode()},
+    }
+
+
+def _settings(context: Context) -> dict[str, Any]:
+    """`gateway.json` but for the workers; see r1_gateway.settings."""
+    return {
+        "servedName": context.spec.model.served_as,
+        "port": names.PORT_GATEWAY,
+        "adminPort": names.PORT_GATEWAY_ADMIN,
+        "metricsPort": names.PORT_GATEWAY_METRICS,
+        "drainSeconds": context.spec.drain.seconds,
+        "lingerSeconds": LINGER_SECONDS,
+    }
+
+
+def _config_map(context: Context, workers: frozenset[str]) -> dict[str, Any]:
+    content = json.dumps({**_settings(context), "workers": sorted(workers)}, indent=2, sort_keys=True)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
+        "data": {names.GATEWAY_CONFIG_KEY: content},
+    }
+
+
+def _service(context: Context) -> dict[str, Any]:
+    """Users' port alone: the admin and metrics ports are reached by pod address."""
+    port = {"name": "http", "port": context.spec.gateway.port, "targetPort": names.PORT_GATEWAY, "appProtocol": "http"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
+        "spec": {"selector": names.base_labels(context.name, names.COMPONENT_GATEWAY), "ports": [port]},
+    }
+
+
+def _deployment(context: Context) -> dict[str, Any]:
+    labels = names.base_labels(context.name, names.COMPONENT_GATEWAY)
+    # A pod reads its settings once, so other settings mean other pods.
+    annotations = {names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context))}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
+        "spec": {
+            "replicas": context.spec.gateway.replicas,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": labels},
+            # A new pod is ready only when it routes to the replicas, and only then does an old one go.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {
+                "metadata": {"labels": labels, "annotations": annotations},
+                "spec": _pod_spec(context, labels),
+            },
+        },
+    }
+
+
+def _pod_spec(context: Context, labels: dict[str, str]) -> dict[str, Any]:
+    token = {"key": names.GATEWAY_TOKEN_KEY, "path": names.GATEWAY_TOKEN_FILE}
+    name = names.gateway_name(context.name)
+    return {
+        # The process itself drains on SIGTERM (unready, linger, finish the streams), so there is no preStop hook.
+        "terminationGracePeriodSeconds": LINGER_SECONDS + context.spec.drain.seconds + _END_MARGIN_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": names.LABEL_HOSTNAME,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": labels},
+            }
+        ],
+        "containers": [_container(context)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": name}},
+            {"name": "token", "secret": {"secretName": name, "items": [token]}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+
+
+def _container(context: Context) -> dict[str, Any]:
+    return {
+        "name": names.CONTAINER_GATEWAY,
+        "image": context.gateway_image,
+        "command": ["python", "-m", "r1_gateway"],
+        "env": _env(context),
+        "ports": [
+            {"name": "http", "containerPort": names.PORT_GATEWAY},
+            {"name": "admin", "containerPort": names.PORT_GATEWAY_ADMIN},
+            {"name": "metrics", "containerPort": names.PORT_GATEWAY_METRICS},
+        ],
+        # 120 MB idle; the router's prefix tree grows with traffic to at most 64 M characters for each model.
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        "readinessProbe": _probe("/ready", period=1, failures=2),
+        "livenessProbe": _probe("/healthz", period=10, failures=3),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": names.PATH_GATEWAY_CONFIG_DIR, "readOnly": True},
+            {"name": "token", "mountPath": names.PATH_GATEWAY_TOKEN_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": names.PATH_TMP},
+        ],
+    }
+
+
+def _env(context: Context) -> list[dict[str, Any]]:
+    key = context.spec.gateway.api_key_secret
+    if key is None:
+        return []
+    source = {"secretKeyRef": {"name": key.name, "key": key.key}}
+    return [{"name": names.ENV_GATEWAY_API_KEY, "valueFrom": source}]
+
+
+def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": names.PORT_GATEWAY_ADMIN},
+        "periodSeconds": period,
+        "timeoutSeconds": 3,
+        "failureThreshold": failures,
+    }
