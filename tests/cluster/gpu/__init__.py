@@ -1,0 +1,1 @@
+"""A device plugin that offers pretended GPUs over the kubelet's real device-plugin API."""
