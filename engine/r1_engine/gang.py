@@ -1,0 +1,71 @@
+"""What node 0 knows of its gang, and what follows from it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from r1_engine.outcome import Cause, Exit
+from r1_engine.stages import Member, Stage
+
+
+@dataclass(frozen=True)
+class Gang:
+    """`members` by node index, only those that have reported; `seen`: when each was last heard (monotonic seconds)."""
+
+    nodes: int
+    members: Mapping[int, Member]
+    seen: Mapping[int, float]
+
+    def heard(self, member: Member, now: float) -> Gang:
+        return replace(self, members={**self.members, member.index: member}, seen={**self.seen, member.index: now})
+
+    def touched(self, index: int, now: float) -> Gang:
+        return replace(self, seen={**self.seen, index: now})
+
+    def all_servers_started(self) -> bool:
+        """Whether every node's server process has been started."""
+        return len(self.members) == self.nodes and all(m.stage is not Stage.RAY for m in self.members.values())
+
+    def describe(self, index: int) -> str:
+        member = self.members.get(index)
+        return f"node {index} ({member.name})" if member else f"node {index}"
+
+
+def expired_member(gang: Gang, now: float, lease: float) -> tuple[int, float] | None:
+    """The member longest silent beyond the lease and its seconds of silence; node 0 needs none with itself."""
+    silent = {index: now - seen for index, seen in gang.seen.items() if index != 0 and now - seen > lease}
+    if not silent:
+        return None
+    index = max(silent, key=lambda at: silent[at])
+    return index, silent[index]
+
+
+def lost(gang: Gang, index: int, how: str) -> Cause:
+    member = gang.members.get(index)
+    message = f"{gang.describe(index)}: {how}. Look at that node and the network between the nodes."
+    return Cause(Exit.DIED, "NodeLost", message, member.name if member else "")
+
+
+def start_timed_out(gang: Gang, seconds: float, silent_ranks: Sequence[int]) -> Cause:
+    """Who kept the gang from becoming ready: a node that never came, one that stands still, ranks without a token."""
+    missing = [index for index in range(gang.nodes) if index not in gang.members]
+    limit = f"The gang was not ready after startup.seconds = {seconds:g}: "
+    if missing:
+        who = ", ".join(gang.describe(index) for index in missing)
+        message = f"{limit}{who} never came. See whether its pod runs and reaches node 0's agent."
+        return Cause(Exit.NEVER_READY, "NodeNeverCame", message, who)
+    behind = sorted(gang.members.values(), key=lambda member: list(Stage).index(member.stage))[0]
+    if behind.stage in (Stage.RAY, Stage.WEIGHTS):
+        message = f"{limit}{gang.describe(behind.index)} is still in stage {behind.stage}: {behind.message}"
+        return Cause(Exit.NEVER_READY, "StartTimedOut", message, behind.name)
+    ranks = ", ".join(str(rank) for rank in silent_ranks) or "none"
+    message = f"{limit}the server answers, but no token came out of DP rank(s) {ranks}."
+    return Cause(Exit.NEVER_READY, "StartTimedOut", message, gang.members[0].name)
+
+
+def hung(silence: Mapping[int, float], node: str) -> Cause:
+    """For DP ranks that stopped to give tokens. With DP attention one frozen rank stops them all."""
+    ranks = ", ".join(f"{rank} ({seconds:.0f} s)" for rank, seconds in sorted(silence.items()))
+    message = f"No token from DP rank(s) {ranks}. One frozen GPU process or a cut network stops every rank of the gang."
+    return Cause(Exit.HUNG, "RankHung", message, node)

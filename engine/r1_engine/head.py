@@ -1,0 +1,282 @@
+"""Node 0: it hears every member, runs the Ray driver, asks every DP rank for tokens, and decides when the gang ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from r1_engine import gang as gangs
+from r1_engine import health, processes, ray_group
+from r1_engine.config import Settings
+from r1_engine.gate import GateFile
+from r1_engine.gpu import read_gpus
+from r1_engine.launch import PROBE_KEY_VARIABLE
+from r1_engine.node import Ending, Node, log
+from r1_engine.node_paths import GATE_FILE
+from r1_engine.outcome import Cause, Exit, drained
+from r1_engine.probe import EngineClient
+from r1_engine.stages import Member, Stage
+
+_BEFORE_SERVING = (Stage.RAY, Stage.WEIGHTS, Stage.WARM_UP)
+
+
+class HeadRole:
+    """The part of an agent that belongs to node 0."""
+
+    def __init__(self, settings: Settings, ending: Ending) -> None:
+        self.node = Node(settings, ending, self._changed)
+        self.gpus: dict[str, Any] = {"available": False, "message": "not read yet", "devices": []}
+        self._settings, self._ending = settings, ending
+        self._gang = gangs.Gang(settings.config.nodes, {}, {})
+        self._links: dict[int, web.WebSocketResponse] = {}
+        self._gate = GateFile(settings.pod.run_dir / GATE_FILE, create=True)
+        self._ranks = health.Ranks.of(settings.config.attention_data_parallel)
+        self._ray_up = False
+        self._terminating = self._stopping = False
+        self._servers_ended: dict[int, asyncio.Event] = {
+            index: asyncio.Event() for index in range(1, settings.config.nodes)
+        }
+        self._background: set[asyncio.Task[None]] = set()
+        self._probes: dict[int, asyncio.Task[None]] = {}
+
+    # ── what the agent's endpoints show ──────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def ready(self) -> bool:
+        return self.node.progress.stage is Stage.READY and not self._ending.is_set
+
+    @property
+    def in_flight(self) -> int:
+        return self._gate.in_flight()
+
+    def status_nodes(self) -> list[dict[str, Any]]:
+        return [member.to_json() for _, member in sorted(self._gang.members.items())]
+
+    # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        self._spawn(self._limit_start())
+        self._spawn(self._watch_leases())
+        self._spawn(self.node.reap())
+        if self._settings.config.device == "cuda":
+            self._spawn(self._read_gpus())
+        self._changed()
+        if not await self.node.check():
+            return
+        await self.node.start_ray(self._settings.pod.ip)
+        if self._ending.is_set:
+            return
+        self._ray_up = True
+        await self._broadcast({"ray": self._settings.pod.ip})
+        self._start_driver()
+        async with EngineClient(self._settings, os.environ[PROBE_KEY_VARIABLE]) as engine:
+            await self._wait_open(engine)
+            await self._probe_for_ever(engine)
+
+    def _start_driver(self) -> None:
+        environment = ray_group.environment(os.environ, self._settings, self._settings.pod.ip)
+        driver = processes.start(
+            [sys.executable, "-m", "r1_engine.driver"], environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.node.own_children = frozenset({driver.pid})
+        self.node.watch(driver.pid, "the Ray driver")
+        self._spawn(self._hear_driver(driver))
+
+    async def _hear_driver(self, driver: subprocess.Popen[bytes]) -> None:
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), driver.stdout)
+        while line := await reader.readline():
+            try:
+                message = json.loads(line)
+            except ValueError:
+                log(f"driver: {line.decode(errors='replace').rstrip()}")
+                continue
+            if placed := message.get("placed"):
+                log(f"placed on {', '.join(placed)}")
+            elif failed := message.get("failed"):
+                code = Exit.NOT_PLACED if failed["reason"] == "NotPlaced" else Exit.DIED
+                self.node.fail(code, failed["reason"], failed["message"])
+            elif (ended := message.get("ended")) and not self._stopping:
+                # The agent of that node knows more; its report is on the way when its link is alive.
+                await asyncio.sleep(0.3)
+                self.node.fail(
+                    Exit.DIED, "EngineDied", f"{self._gang.describe(ended['index'])}: {ended['what']} ended."
+                )
+
+    async def _wait_open(self, engine: EngineClient) -> None:
+        while not await engine.is_open():
+            await asyncio.sleep(0.25 if self._gang.all_servers_started() else 0.5)
+        self.node.enter(Stage.WARM_UP, "The server is open; waiting for a token of every DP rank.")
+
+    async def _limit_start(self) -> None:
+        seconds = self._settings.config.start_seconds
+        await asyncio.sleep(seconds)
+        if self.node.progress.stage in _BEFORE_SERVING:
+            self._ending.set(gangs.start_timed_out(self._gang, seconds, health.silent_ranks(self._ranks)))
+
+    # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _probe_for_ever(self, engine: EngineClient) -> None:
+        """Readiness at first, health afterwards: counters of busy ranks, one-token requests to quiet ones."""
+        limits = self._settings.limits
+        while not self._ending.is_set and not self._stopping:
+            loads = await engine.loads()
+            now = time.monotonic()
+            if loads is not None:
+                self._ranks = self._ranks.observed(loads, now)
+            for rank in health.ranks_to_probe(self._ranks, now, limits.probe):
+                if rank not in self._probes:
+                    self._probes[rank] = self._spawn(self._probe(engine, rank))
+            if self.node.progress.stage is Stage.WARM_UP:
+                if not health.silent_ranks(self._ranks):
+                    self.node.enter(Stage.READY, "Every DP rank gives tokens.")
+            elif (silence := health.hung_ranks(self._ranks, now, limits.hang)) and not self._stopping:
+                self._ending.set(gangs.hung(silence, self._settings.pod.node_name))
+            await asyncio.sleep(limits.probe if self.node.progress.stage is not Stage.WARM_UP else 0.2)
+
+    async def _probe(self, engine: EngineClient, rank: int) -> None:
+        try:
+            if await engine.token(rank, max(30.0, self._settings.limits.hang)):
+                self._ranks = self._ranks.answered(rank, time.monotonic())
+            else:
+                await asyncio.sleep(0.5)
+        finally:
+            self._probes.pop(rank, None)
+
+    async def _watch_leases(self) -> None:
+        limits = self._settings.limits
+        while not self._ending.is_set:
+            await asyncio.sleep(limits.beat)
+            await self._broadcast({})
+            if expired := gangs.expired_member(self._gang, time.monotonic(), limits.lease):
+                index, silence = expired
+                how = f"nothing heard from its agent for {silence:.0f} s (the lease is {limits.lease:g} s)"
+                self._ending.set(gangs.lost(self._gang, index, how))
+
+    async def _read_gpus(self) -> None:
+        while True:
+            self.gpus = await asyncio.to_thread(read_gpus)
+            await asyncio.sleep(30)
+
+    # ── the members ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def serve_link(self, request: web.Request) -> web.StreamResponse:
+        """The connection of one member's agent; see `member` for the messages."""
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self._settings.token.encode()):
+            return web.Response(status=401)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        hello = (await socket.receive_json(timeout=5))["hello"]
+        index = int(hello["index"])
+        if (
+            hello["attempt"] != self._settings.config.attempt
+            or index not in self._servers_ended
+            or index in self._links
+        ):
+            await socket.close(message=b"not a member of this gang, or already connected")
+            return socket
+        self._links[index] = socket
+        self._gang = self._gang.heard(
+            Member(index, str(hello["name"]), Stage.RAY, "Its agent has joined."), time.monotonic()
+        )
+        log(f"{self._gang.describe(index)} joined")
+        await self._greet(socket)
+        async for message in socket:
+            if message.type is not WSMsgType.TEXT:
+                break
+            self._gang = self._gang.touched(index, time.monotonic())
+            self._on_member(index, message.json())
+        if not self._stopping:
+            self._ending.set(gangs.lost(self._gang, index, "its agent closed the connection"))
+        self._servers_ended[index].set()
+        return socket
+
+    async def _greet(self, socket: web.WebSocketResponse) -> None:
+        if self._ending.is_set:
+            await socket.send_json({"end": (await self._ending.wait()).to_json()})
+        elif self._ray_up:
+            await socket.send_json({"ray": self._settings.pod.ip})
+
+    def _on_member(self, index: int, message: dict[str, Any]) -> None:
+        if report := message.get("report"):
+            name = self._gang.members[index].name
+            member = Member(index, name, Stage(report["stage"]), report["message"], report.get("gpus", {}))
+            self._gang = self._gang.heard(member, time.monotonic())
+        if failed := message.get("failed"):
+            self._ending.set(Cause.from_json(failed))
+        if message.get("serverEnded"):
+            self._servers_ended[index].set()
+        if message.get("drain"):
+            self.drain()
+        if message.get("terminate"):
+            log(f"{self._gang.describe(index)} was told to end: draining the gang")
+            self.terminate()
+
+    async def _broadcast(self, message: dict[str, Any]) -> None:
+        for socket in list(self._links.values()):
+            with suppress(ConnectionError, RuntimeError):
+                await asyncio.wait_for(socket.send_json(message), 1.0)
+
+    def _changed(self) -> None:
+        """Node 0's own progress moved: it is the gang's, too."""
+        pod, progress = self._settings.pod, self.node.progress
+        self._gang = self._gang.heard(Member(0, pod.node_name, progress.stage, progress.message), time.monotonic())
+        self._spawn(self._broadcast({"gang": {"stage": str(progress.stage), "message": progress.message}}))
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def drain(self) -> None:
+        """New requests are refused from this moment; those in flight go on."""
+        self._gate.drain()
+        self.node.enter(Stage.DRAINING, "Draining: new requests are refused.")
+
+    def terminate(self) -> None:
+        if self._terminating:
+            return
+        self._terminating = True
+        starting = self.node.progress.stage in _BEFORE_SERVING
+        self.drain()
+        if starting:
+            self._ending.set(drained(self._settings.pod.node_name, "Told to end before it was ready."))
+        else:
+            self._spawn(self._finish())
+
+    async def _finish(self) -> None:
+        """Waits for the requests in flight, then for the servers; cuts what does not end in time."""
+        config, limits = self._settings.config, self._settings.limits
+        deadline = time.monotonic() + config.drain_seconds
+        while (count := self._gate.in_flight()) and time.monotonic() < deadline:
+            self.node.enter(Stage.DRAINING, f"Draining: {count} requests in flight.")
+            await asyncio.sleep(0.1)
+        name = self._settings.pod.node_name
+        if count:
+            self._ending.set(drained(name, f"{count} requests cut after drain.seconds = {config.drain_seconds:g}."))
+            return
+        self._stopping = True
+        await self._broadcast({"stopping": True})
+        self.node.stop_server(terminate=True)
+        waits = [self.node.server_ended.wait(), *(event.wait() for event in self._servers_ended.values())]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*waits), limits.stop)
+        self._ending.set(drained(name))
+
+    async def farewell(self, cause: Cause) -> Cause:
+        """Tells every member why the gang ends, before anything is killed here."""
+        await self._broadcast({"end": cause.to_json()})
+        return cause
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task

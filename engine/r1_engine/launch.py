@@ -1,0 +1,56 @@
+"""The command line and environment of one node's `sglang serve`. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from r1_engine import cpu
+from r1_engine.config import Settings
+from r1_engine.node_paths import GATE_FILE
+from r1_engine.ray_group import bracketed
+
+# What Ray puts into a worker's environment and an engine must not inherit: OMP_NUM_THREADS is set to the actor's CPUs.
+_FROM_RAY = ("RAY_", "OMP_NUM_THREADS")
+
+GATE_VARIABLE = "R1_GATE_FILE"
+PROBE_KEY_VARIABLE = "R1_PROBE_KEY"
+
+
+def command(settings: Settings, head_ip: str) -> list[str]:
+    """`python -m r1_engine.serve` with SGLang's arguments: `sglang serve` with our request gate in the same process."""
+    config, pod = settings.config, settings.pod
+    argv = [sys.executable, "-m", "r1_engine.serve"]
+    argv += ["--model-path", str(config.model_path), "--served-model-name", config.served_name]
+    argv += ["--host", pod.listen, "--port", str(config.ports.http), "--enable-metrics"]
+    argv += ["--nnodes", str(config.nodes), "--node-rank", str(pod.index)]
+    argv += ["--dist-init-addr", f"{bracketed(head_ip)}:{config.ports.dist}"]
+    if config.device == "cpu":
+        argv += cpu.arguments(config.engine_args)
+    return [*argv, *config.engine_args]
+
+
+def environment(
+    base: Mapping[str, str], settings: Settings, cores: Sequence[int], interface: str | None
+) -> dict[str, str]:
+    """The child's environment. `base` is the Ray worker's, `cores` are the CPUs this pod may use, `interface` is the
+    network interface that carries the pod's address, over which gloo and NCCL find each other."""
+    config, run_dir = settings.config, settings.pod.run_dir
+    kept = {name: value for name, value in base.items() if not name.startswith(_FROM_RAY)}
+    own = {
+        # A dead server's gauges must not be served again: each start has a directory of its own.
+        "PROMETHEUS_MULTIPROC_DIR": str(run_dir / "prometheus"),
+        # Where SGLang runs several HTTP workers, each imports its application from here.
+        "SGLANG_HTTP_SERVER_APP_PATH": "r1_engine.serve_app:app",
+        "PYTHONUNBUFFERED": "1",
+        # Otherwise SGLang asks the network which address it has, and waits for minutes where there is no default route.
+        "SGLANG_HOST_IP": settings.pod.ip,
+    }
+    if settings.is_head:  # the others serve no requests
+        own[GATE_VARIABLE] = str(run_dir / GATE_FILE)
+    if interface is not None:
+        own |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+    if config.device == "cpu":
+        ranks = config.nodes * config.gpus_per_node
+        own |= cpu.environment(ranks, cores, settings.pod.index)
+    return {**kept, **own, **config.env}

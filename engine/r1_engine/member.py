@@ -1,0 +1,186 @@
+"""Nodes other than node 0: one connection to node 0's agent, which is told everything and says what to do.
+
+Messages are JSON objects over a web socket, any subset of these keys:
+  to node 0    hello {index, name} · report {stage, message, gpus} · failed {cause} · terminate · serverEnded
+  from node 0  ray (its address) · gang {stage, message} · stopping · end {cause}
+An empty object is a beat. Whoever hears nothing for `limits.lease` seconds ends its side: that is the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+
+from r1_engine.config import Settings
+from r1_engine.gpu import read_gpus
+from r1_engine.node import Ending, Node, log
+from r1_engine.outcome import Cause, Exit
+from r1_engine.stages import Stage
+
+LINK_PATH = "/gang"
+# Node 0 judges the start first; a member that never reached it must end by itself, a little later.
+_HEAD_FIRST_SECONDS = 10.0
+_FAREWELL_SECONDS = 1.5
+
+
+class MemberRole:
+    """The part of an agent that belongs to a node other than node 0."""
+
+    def __init__(self, settings: Settings, ending: Ending) -> None:
+        self.node = Node(settings, ending, self._report)
+        self.gpus: dict[str, Any] = {"available": False, "message": "not read yet", "devices": []}
+        self.gang_stage = Stage.RAY
+        self._settings, self._ending = settings, ending
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._heard = time.monotonic()
+        self._ray_started = False
+        self._verdict = asyncio.Event()
+        self._final: Cause | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        return self.gang_stage is Stage.READY and not self._ending.is_set
+
+    @property
+    def in_flight(self) -> int:
+        return 0
+
+    def status_nodes(self) -> list[dict[str, Any]]:
+        pod, progress = self._settings.pod, self.node.progress
+        return [{"index": pod.index, "name": pod.node_name, "stage": str(progress.stage), "message": progress.message}]
+
+    async def run(self) -> None:
+        self._spawn(self._limit_start())
+        if self._settings.config.device == "cuda":
+            self._spawn(self._read_gpus())
+        self._spawn(self.node.reap())
+        if not await self.node.check():
+            # Node 0 should say the same reason for the whole gang: reach it once more, then end.
+            self._spawn(self._link_for_ever())
+            return
+        await self._link_for_ever()
+
+    async def _link_for_ever(self) -> None:
+        """Connects to node 0 until it answers; the first connection is the only one."""
+        config = self._settings.config
+        url = f"http://{config.head_address}:{config.ports.agent}{LINK_PATH}"
+        headers = {"Authorization": f"Bearer {self._settings.token}"}
+        async with aiohttp.ClientSession() as session:
+            while True:
+                try:
+                    self._socket = await session.ws_connect(url, headers=headers, timeout=aiohttp.ClientWSTimeout(5))
+                    break
+                except aiohttp.WSServerHandshakeError as error:
+                    if error.status in (401, 409):
+                        why = "another token" if error.status == 401 else "another attempt or node index"
+                        self.node.fail(Exit.CONFIGURATION, "GangRefused", f"Node 0 has {why}; restart the whole gang.")
+                        return
+                    await asyncio.sleep(0.5)
+                except (aiohttp.ClientError, TimeoutError, OSError):
+                    await asyncio.sleep(0.5)
+            await self._converse(self._socket)
+
+    async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._heard = time.monotonic()
+        pod, config = self._settings.pod, self._settings.config
+        await socket.send_json({"hello": {"index": pod.index, "name": pod.node_name, "attempt": config.attempt}})
+        self._report()
+        if self._ending.is_set:
+            await self._send({"failed": (await self._ending.wait()).to_json()})
+        self._spawn(self._beat())
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                break
+            self._heard = time.monotonic()
+            await self._on_message(message.json())
+        self._lost("its agent closed the connection")
+
+    async def _on_message(self, message: dict[str, Any]) -> None:
+        if (ray := message.get("ray")) and not self._ray_started:
+            self._ray_started = True
+            self._spawn(self.node.start_ray(ray))
+        if gang := message.get("gang"):
+            self.gang_stage = Stage(gang["stage"])
+            if self.gang_stage in (Stage.WARM_UP, Stage.READY, Stage.DRAINING):
+                self.node.enter(self.gang_stage, gang["message"])
+        if message.get("stopping"):
+            self.node.stop_server(terminate=False)
+            self._spawn(self._tell_server_end())
+        if end := message.get("end"):
+            self._final = Cause.from_json(end)
+            self._verdict.set()
+            self._ending.set(self._final)
+
+    async def _tell_server_end(self) -> None:
+        await self.node.server_ended.wait()
+        await self._send({"serverEnded": True})
+
+    async def _beat(self) -> None:
+        limits = self._settings.limits
+        while not self._ending.is_set:
+            await self._send({})
+            await asyncio.sleep(limits.beat)
+            if (silence := time.monotonic() - self._heard) > limits.lease:
+                self._lost(f"nothing heard for {silence:.0f} s (the lease is {limits.lease:g} s)")
+
+    def _lost(self, how: str) -> None:
+        head = self._settings.config.head_address
+        self.node.fail(Exit.DIED, "NodeLost", f"node 0 ({head}): {how}. Look at that node and the network to it.")
+        self._verdict.set()
+
+    async def _limit_start(self) -> None:
+        seconds = self._settings.config.start_seconds + _HEAD_FIRST_SECONDS
+        await asyncio.sleep(seconds)
+        if self.gang_stage in (Stage.RAY, Stage.WEIGHTS, Stage.WARM_UP):
+            head = self._settings.config.head_address
+            where = "was reached" if self._socket else "was never reached"
+            message = f"{self._settings.label}: the gang was not ready after {seconds:g} s; node 0 ({head}) {where}."
+            self.node.fail(Exit.NEVER_READY, "StartTimedOut", message)
+
+    async def _read_gpus(self) -> None:
+        while True:
+            self.gpus = await asyncio.to_thread(read_gpus)
+            self._report()
+            await asyncio.sleep(30)
+
+    def drain(self) -> None:
+        """Only node 0 serves requests: a drain asked for here is node 0's to do."""
+        self._spawn(self._send({"drain": True}))
+
+    def terminate(self) -> None:
+        if self._socket is None:
+            self._ending.set(Cause(Exit.DRAINED, "Drained", "Ended before it joined.", self._settings.pod.node_name))
+            return
+        log("SIGTERM: asking node 0 to drain the gang")
+        self._spawn(self._send({"terminate": True}))
+
+    async def farewell(self, cause: Cause) -> Cause:
+        """Tells node 0 and returns the cause that counts for the gang, if node 0 says it in time."""
+        if self._final is None and self._socket is not None and not self._socket.closed:
+            await self._send({"failed": cause.to_json()})
+            try:
+                await asyncio.wait_for(self._verdict.wait(), _FAREWELL_SECONDS)
+            except TimeoutError:
+                log("node 0 did not confirm the end")
+        return self._final or cause
+
+    def _report(self) -> None:
+        progress = self.node.progress
+        self._spawn(
+            self._send({"report": {"stage": str(progress.stage), "message": progress.message, "gpus": self.gpus}})
+        )
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if self._socket is not None and not self._socket.closed:
+            with suppress(ConnectionError, aiohttp.ClientError):  # _converse sees the closed connection
+                await self._socket.send_json(message)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

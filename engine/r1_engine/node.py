@@ -1,0 +1,177 @@
+"""What every pod of a gang does for itself: its Ray processes, its NodeActor's reports, and the end of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from r1_engine import preflight, processes, ray_group
+from r1_engine.config import ConfigError, Settings
+from r1_engine.node_paths import AGENT_SOCKET
+from r1_engine.outcome import Cause, Exit
+from r1_engine.refusal import explain
+from r1_engine.stages import Progress, Stage
+from r1_engine.supervise import Ended
+
+_RAY_UP_SECONDS = 120.0
+_SHARDS = re.compile(r"shards:\s+(\d+)% Completed \| (\d+)/(\d+)")
+
+
+def log(text: str) -> None:
+    print(f"r1-engine {time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def weights_detail(line: str) -> str | None:
+    """How far the weights are, where a line of SGLang's output says so."""
+    if match := _SHARDS.search(line):
+        return f"Loading weights: {match[2]} of {match[3]} shards."
+    if "Load weight begin" in line:
+        return "Loading weights."
+    if "Load weight end" in line:
+        return "Weights loaded; the KV cache and graphs follow."
+    return None
+
+
+class Ending:
+    """The first cause wins; later ones are consequences."""
+
+    def __init__(self) -> None:
+        self._cause: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
+
+    def set(self, cause: Cause) -> None:
+        if not self._cause.done():
+            log(f"ending: {cause.reason}: {cause.message}")
+            self._cause.set_result(cause)
+
+    @property
+    def is_set(self) -> bool:
+        return self._cause.done()
+
+    async def wait(self) -> Cause:
+        return await asyncio.shield(self._cause)
+
+
+class Node:
+    """The local half of an agent. Reports through `changed` (its progress moved) and `ending` (something ended)."""
+
+    def __init__(self, settings: Settings, ending: Ending, changed: Callable[[], None]) -> None:
+        self.settings = settings
+        self.progress = Progress(Stage.RAY, "Starting Ray.", time.time())
+        self.child: int | None = None
+        self.server_ended = asyncio.Event()
+        self._ending, self._changed = ending, changed
+        self._watch = processes.Watch()
+        self._actor: asyncio.StreamWriter | None = None
+        self._stopping = False
+        self._group: ray_group.RayGroup | None = None
+
+    def enter(self, stage: Stage, message: str) -> None:
+        before, self.progress = self.progress, self.progress.enter(stage, message, time.time())
+        if before.stage is not self.progress.stage:
+            log(f"{self.progress.stage}: {self.progress.message}")
+        if before != self.progress:
+            self._changed()
+
+    def fail(self, code: Exit, reason: str, message: str) -> None:
+        self._ending.set(Cause(code, reason, message, self.settings.pod.node_name))
+
+    async def check(self) -> bool:
+        """The pre-flight checks; False when they ended the gang."""
+        try:
+            await asyncio.to_thread(preflight.check_model, self.settings.config.model_path)
+        except ConfigError as error:
+            self.fail(Exit.CONFIGURATION, error.reason, f"{self.settings.label}: {error}")
+            return False
+        return True
+
+    async def start_ray(self, head_ip: str) -> None:
+        """Starts this node's part of the Ray cluster and listens for its NodeActor."""
+        path = self.settings.pod.run_dir / AGENT_SOCKET
+        path.unlink(missing_ok=True)
+        await asyncio.start_unix_server(self._serve_actor, str(path), limit=1 << 20)
+        self._group = ray_group.launch(self.settings, head_ip, os.environ)
+        self.watch(self._group.process.pid, "ray start")
+        try:
+            await ray_group.wait_up(self._group, self.settings, _RAY_UP_SECONDS)
+        except ray_group.RayStartError as error:
+            self.fail(Exit.DIED, "RayFailed", f"{self.settings.label}: {error}")
+            return
+        for pid, part in self._group.parts.items():
+            self.watch(pid, part)
+        self.enter(Stage.RAY, "Ray runs here; waiting for the whole gang.")
+
+    def watch(self, pid: int, part: str) -> None:
+        """Ends the gang when the process ends."""
+        if pid in self._watch:
+            return
+        if not self._watch.add(pid, part):
+            self._part_ended(part)
+            return
+        descriptor = self._watch.fileno_by_pid()[pid]
+        asyncio.get_running_loop().add_reader(descriptor, self._on_death, pid, descriptor)
+
+    def _on_death(self, pid: int, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        self._part_ended(self._watch.remove(pid))
+
+    def _part_ended(self, part: str) -> None:
+        self.fail(Exit.DIED, "PartDied", f"{self.settings.label}: {part} ended.")
+
+    async def _serve_actor(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._actor = writer
+        if self._stopping:
+            self._command({"expectEnd": True})
+        try:
+            while line := await reader.readline():
+                self._on_report(json.loads(line))
+        except (OSError, ValueError) as error:
+            log(f"the NodeActor's reports broke off: {error}")
+        finally:
+            self._actor = None
+            if not self.server_ended.is_set():
+                self.fail(Exit.DIED, "ActorDied", f"{self.settings.label}: its Ray actor ended.")
+            with suppress(OSError):
+                writer.close()
+
+    def _on_report(self, report: dict[str, Any]) -> None:
+        if "log" in report:
+            print(report["log"], flush=True)
+            if detail := weights_detail(report["log"]):
+                self.enter(Stage.WEIGHTS, detail)
+        elif "child" in report:
+            self.child = int(report["child"])
+            self.enter(Stage.WEIGHTS, "The server starts.")
+        elif "ended" in report:
+            self.server_ended.set()
+            if not self._stopping:
+                ended = Ended(**{**report["ended"], "tail": tuple(report["ended"]["tail"])})
+                self._ending.set(explain(ended, self.settings.pod.node_name, self.settings.label))
+
+    def stop_server(self, *, terminate: bool) -> None:
+        """From now on the end of the server is wanted; with `terminate` it is asked to end (only rank 0's can be)."""
+        self._stopping = True
+        self._command({"stop": True} if terminate else {"expectEnd": True})
+
+    def _command(self, message: dict[str, Any]) -> None:
+        if self._actor is not None:
+            self._actor.write(json.dumps(message).encode() + b"\n")
+
+    async def reap(self) -> None:
+        """Reaps orphans for ever: as the pod's first process nobody else does."""
+        while True:
+            await asyncio.sleep(5)
+            known = {self._group.process.pid} if self._group else set()
+            processes.reap_orphans(frozenset(known | self.own_children))
+
+    own_children: frozenset[int] = frozenset()
+
+    async def kill_everything(self) -> None:
+        left = await asyncio.to_thread(processes.kill_below, os.getpid(), 10.0)
+        if left:
+            log(f"these processes cannot be killed: {[(pid, processes.title(pid)) for pid in left]}")

@@ -1,0 +1,112 @@
+"""This pod's part of the gang's Ray cluster: `ray start` as a child, and the environment every Ray process needs."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1_engine import processes
+from r1_engine.config import Settings
+
+# The least Ray accepts. Only a few control messages pass through it, and /dev/shm belongs to NCCL and DeepEP.
+OBJECT_STORE_BYTES = 78_643_200
+# The custom resource that makes a bundle take a whole node, GPUs or not.
+NODE_RESOURCE = "r1_node"
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    # Ray starts workers at niceness 15 and lets the OOM killer take them first; ours carry the engine.
+    "RAY_worker_niceness": "0",
+    "RAY_worker_oom_score_adjustment": "0",
+    # Ray's memory monitor kills the actor, not the culprit, when the node's memory runs low.
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    # One actor runs here; workers kept warm for more would be Python processes for nothing.
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+class RayStartError(Exception):
+    """`ray start` ended, or never brought its processes up."""
+
+
+def environment(base: Mapping[str, str], settings: Settings, head_ip: str) -> dict[str, str]:
+    """For `ray start`, the driver and through them every worker. RAY_ADDRESS keeps all of them off stray sessions."""
+    return {
+        **base,
+        **ENVIRONMENT,
+        "RAY_AUTH_TOKEN": settings.token,
+        "RAY_ADDRESS": f"{bracketed(head_ip)}:{settings.config.ports.ray}",
+    }
+
+
+def bracketed(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def command(settings: Settings, head_ip: str) -> list[str]:
+    """`ray start` for this node. `--block` ties gcs_server and raylet to it by the parent-death signal."""
+    config, pod = settings.config, settings.pod
+    argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    argv += ["--node-ip-address", pod.ip, "--object-store-memory", str(OBJECT_STORE_BYTES), "--num-cpus", "1"]
+    argv += ["--num-gpus", str(config.gpus_per_node if config.device == "cuda" else 0)]
+    argv += ["--resources", f'{{"{NODE_RESOURCE}": 1}}']
+    if settings.is_head:
+        argv += ["--head", "--port", str(config.ports.ray), "--include-dashboard", "false"]
+        argv += ["--temp-dir", str(pod.run_dir / "ray")]
+    else:
+        argv += ["--address", f"{bracketed(head_ip)}:{config.ports.ray}"]
+    return argv
+
+
+@dataclass
+class RayGroup:
+    """A running `ray start` with the processes whose death ends the gang."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    parts: dict[int, str]
+
+
+def launch(settings: Settings, head_ip: str, base: Mapping[str, str]) -> RayGroup:
+    log = settings.pod.run_dir / "ray-start.log"
+    with log.open("wb") as out:
+        process = processes.start(
+            command(settings, head_ip), environment(base, settings, head_ip), stdout=out, stderr=subprocess.STDOUT
+        )
+    return RayGroup(process, log, {process.pid: "ray start"})
+
+
+async def wait_up(group: RayGroup, settings: Settings, seconds: float) -> None:
+    """Until this node's raylet (and on node 0 the GCS) runs. Raises RayStartError with Ray's words."""
+    wanted = {"raylet", "gcs_server"} if settings.is_head else {"raylet"}
+    deadline = time.monotonic() + seconds
+    while True:
+        if (status := group.process.poll()) is not None:
+            raise RayStartError(f"`ray start` ended with status {status}: {tail(group.log)}")
+        for pid in processes.descendants(group.process.pid):
+            program = Path(processes.title(pid).split(" ", 1)[0]).name
+            if program in wanted:
+                group.parts[pid] = program
+        if wanted <= set(group.parts.values()) and "Ray runtime started" in group.log.read_text(errors="replace"):
+            return
+        if time.monotonic() > deadline:
+            raise RayStartError(f"no {', '.join(sorted(wanted))} after {seconds:.0f} s: {tail(group.log)}")
+        await asyncio.sleep(0.1)
+
+
+def tail(log: Path, lines: int = 6) -> str:
+    try:
+        words = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "(no log)"
+    return " | ".join(words[-lines:]) or "(no output)"

@@ -1,0 +1,42 @@
+"""Why did the server end? Read from its exit status and last words. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from r1_engine.outcome import Cause, Exit
+from r1_engine.supervise import Ended
+
+_ARGPARSE = re.compile(r"error: (.+)$")
+_EXCEPTION = re.compile(r"^(?:\S*\s)?((?:[A-Za-z_][\w.]*)(?:Error|Exception|Exit)): (.+)$")
+_ARGUMENT_ERRORS = ("ValueError", "AssertionError", "ArgumentError", "TypeError")
+
+
+def explain(ended: Ended, node: str, label: str) -> Cause:
+    """The cause of a server's end: its arguments were refused (before any of its schedulers ran), or it died."""
+    if not ended.served:
+        if ended.status == 2 and (words := _last(_ARGPARSE, ended.tail)):
+            return _refused(words[0], node)
+        if ended.status == 1 and (words := _last(_EXCEPTION, ended.tail)) and words[0].endswith(_ARGUMENT_ERRORS):
+            return _refused(f"{words[0]}: {words[1]}", node)
+    how = "" if ended.status is None else f" with {_status(ended.status)}"
+    last = _last(_EXCEPTION, ended.tail)
+    words_of = f" Its last error: {last[0]}: {last[1]}" if last else ""
+    return Cause(Exit.DIED, "EngineDied", f"{label}: {ended.what} ended{how}.{words_of}", node)
+
+
+def _refused(words: str, node: str) -> Cause:
+    message = f"SGLang refuses its arguments: {words}. Correct spec.engine.args or spec.topology."
+    return Cause(Exit.CONFIGURATION, "EngineArgumentRefused", message, node)
+
+
+def _status(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"status {status}"
+
+
+def _last(pattern: re.Pattern[str], tail: Sequence[str]) -> tuple[str, ...] | None:
+    for line in reversed(tail):
+        if match := pattern.search(line.strip()):
+            return match.groups()
+    return None
