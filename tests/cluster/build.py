@@ -22,6 +22,7 @@ from tests.cluster.config import cache_root
 SOURCES: Final = Path(__file__).parent / "k8s"
 PROGRAMS: Final = (
     "coredns",
+    "cri-streaming",
     "etcd",
     "helm",
     "kube-apiserver",

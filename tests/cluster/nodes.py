@@ -122,6 +122,7 @@ def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index:
         *("--gateway", network.CONTROL_PLANE),
         *("--node-ip", network.node_address(index)),
         *("--images", str(paths.images)),
+        *("--streaming-server", str(binaries / "cri-streaming")),
     )
     kubelet = (
         str(binaries / "kubelet"),
