@@ -13,20 +13,21 @@ from ..api.types import R1DeploymentSpec
 from ..cluster import ApiError, Cache, Client
 from ..cluster.resources import PODS, SECRETS
 from ..status.observation import Finding
-from .ports import Gateways, Worker
+from ..telemetry.gateway import Worker
+from .ports import Gateways
 from .queue import Key
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayRound:
-    """What came of feeding the gateway. `told`: every gateway pod that serves users knows the wanted replicas."""
+    """What came of feeding the gateway. `told`: no gateway pod that serves users routes to a replica not wanted."""
 
     finding: Finding
     told: bool
 
 
-async def read_api_key(client: Client, namespace: str, spec: R1DeploymentSpec) -> str | Finding | None:
-    """The key from spec.gateway.apiKeySecret; None without one; a Finding that names what is missing."""
+async def missing_api_key(client: Client, namespace: str, spec: R1DeploymentSpec) -> Finding | None:
+    """What is wrong with spec.gateway.apiKeySecret, or None. The gateway's pods cannot start without it."""
     wanted = spec.gateway.api_key_secret
     if wanted is None:
         return None
@@ -38,11 +39,17 @@ async def read_api_key(client: Client, namespace: str, spec: R1DeploymentSpec) -
             raise
         message = f"{field}.name: there is no Secret {wanted.name!r} in namespace {namespace}; create it"
         return Finding("False", Reason.SECRET_NOT_FOUND, message)
-    encoded = (secret.get("data") or {}).get(wanted.key)
-    if encoded is None:
+    if wanted.key not in (secret.get("data") or {}):
         message = f"{field}.key: Secret {wanted.name!r} has no key {wanted.key!r}; add it or name another"
         return Finding("False", Reason.SECRET_NOT_FOUND, message)
-    return base64.b64decode(encoded).decode().strip()
+    return None
+
+
+def gateway_token(cache: Cache, key: Key) -> str | None:
+    """The admin token of the gateway's pods, or None before its Secret exists."""
+    secret = cache.get(SECRETS, key[0], names.gateway_name(key[1]))
+    encoded = ((secret or {}).get("data") or {}).get(names.GATEWAY_TOKEN_KEY)
+    return base64.b64decode(encoded).decode() if encoded else None
 
 
 def gateway_pods(cache: Cache, key: Key) -> dict[str, bool]:
@@ -57,17 +64,17 @@ def gateway_pods(cache: Cache, key: Key) -> dict[str, bool]:
 
 
 async def feed(
-    gateways: Gateways, pods: Mapping[str, bool], wanted: frozenset[Worker], key: str | None
+    gateways: Gateways, pods: Mapping[str, bool], wanted: frozenset[Worker], token: str | None
 ) -> GatewayRound:
     """Tell every running gateway pod which replicas to route to."""
-    if not pods:
+    if not pods or token is None:
         waiting = Finding("False", Reason.GATEWAY_STARTING, "no pod of the gateway runs yet")
         return GatewayRound(waiting, True)  # it routes nothing, so nothing has to leave its rotation
-    failed = await gateways.sync(list(pods), wanted, key)
-    deaf = {address: silent.why for address, silent in failed.items() if pods[address]}
+    result = await gateways.sync(list(pods), wanted, token)
+    deaf = {address: failure.why for address, failure in result.failures.items() if pods[address]}
     if deaf:
-        address, why = min(deaf.items())
-        text = f"{len(deaf)} of {len(pods)} gateway pods could not be told of the replicas; {address}: {why}"
+        _, why = min(deaf.items())
+        text = f"{len(deaf)} of {len(pods)} gateway pods could not be told of the replicas: {why}"
         return GatewayRound(Finding("False", Reason.GATEWAY_SYNC_FAILED, text), False)
     ready = sum(pods.values())
     if ready == 0:

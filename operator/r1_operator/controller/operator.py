@@ -23,7 +23,7 @@ from .monitor import Monitor
 from .ports import Engines, Gateways
 from .queue import Key, WorkQueue
 from .reading import Settings
-from .reconcile import Reconciler, ReconcileFailed
+from .reconcile import ReconcileFailed, Reconciler
 
 log = logging.getLogger(__name__)
 

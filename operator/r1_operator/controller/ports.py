@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..autoscaling.window import ReplicaLoad
+from ..telemetry.gateway import SyncResult, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,6 @@ class Silent:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """One ready replica as the gateway routes to it."""
-
-    url: str
-    attention_data_parallel: int
-
-
 class Engines(Protocol):
     """Reads engines by pod address. Never raises for an engine's fault."""
 
@@ -46,7 +39,5 @@ class Engines(Protocol):
 class Gateways(Protocol):
     """Feeds gateway pods by address. Never raises for a gateway's fault."""
 
-    async def sync(
-        self, addresses: Collection[str], wanted: frozenset[Worker], api_key: str | None
-    ) -> Mapping[str, Silent]:
-        """Make each gateway know exactly `wanted`; → those that could not be told."""
+    async def sync(self, addresses: Collection[str], wanted: frozenset[Worker], token: str) -> SyncResult:
+        """Make each gateway pod route to exactly `wanted`."""

@@ -24,7 +24,7 @@ from ..lifecycle.records import records_of
 from ..manifests.differs import differs
 from ..manifests.engine_pod import shape_of
 from ..manifests.engine_service import engine_service
-from ..manifests.gateway import gateway_objects
+from ..manifests.gateway import gateway_objects, gateway_secret
 from ..manifests.ray_secret import ray_secret
 from ..placement.nodes import dead_nodes
 from ..placement.place import Placement, Shape, Unplaceable
@@ -32,7 +32,7 @@ from ..status.derive import derive
 from ..status.observation import Finding, Observation, Reading
 from ..status.transitions import events
 from .acting import Actor
-from .gateway import GatewayRound, feed, gateway_pods, read_api_key
+from .gateway import GatewayRound, feed, gateway_pods, gateway_token, missing_api_key
 from .monitor import Monitor
 from .placing import Placer
 from .ports import Gateways
@@ -80,7 +80,7 @@ class Reconciler:
         self._actor = Actor(client, cache)
 
     async def reconcile(self, key: Key) -> float | None:
-        """One round. → seconds until the next one if nothing happens. Raises ReconcileFailed, after telling the status."""
+        """One round. → seconds until the next one if nothing happens. Raises ReconcileFailed in the end."""
         obj = self._cache.get(R1_DEPLOYMENTS, *key)
         steps = Steps(f"{key[0]}/{key[1]}")
         if obj is None or obj["metadata"].get("deletionTimestamp"):
@@ -95,7 +95,7 @@ class Reconciler:
         wanted = wanted_of(subject, scaling.in_force, weights)
         decision = next_actions(wanted, self._observed(subject, gangs, wanted, shape, key, now), now)
 
-        await self._apply_children(subject, steps)
+        await self._apply_children(subject, decision, steps)
         gateway = await self._feed_gateway(subject, decision, key, steps)
         await self._act(subject, decision, wanted.revision, gateway, steps)
         placements = await self._place(decision, shape, key, steps)
@@ -176,15 +176,17 @@ class Reconciler:
         return _Scaling(in_force, decision, last_up, last_down)
 
     # --- act ---------------------------------------------------------------------------------------------------------
-    async def _apply_children(self, subject: Subject, steps: Steps) -> None:
+    async def _apply_children(self, subject: Subject, decision: Decision, steps: Steps) -> None:
         context = subject.context
         if context is None:
             return
-        with steps.step("secret"):
-            name = names.ray_secret(context.name)
+        tokens = [(names.ray_secret(context.name), ray_secret), (names.gateway_name(context.name), gateway_secret)]
+        for name, render in tokens:
             if self._cache.get(SECRETS, context.namespace, name) is None:
-                await self._actor.create(ray_secret(context, secrets.token_hex(32)))
-        wanted = [engine_service(context), *gateway_objects(context)]
+                with steps.step("secret"):
+                    await self._actor.create(render(context, secrets.token_hex(32)))
+        routed = frozenset(worker.url for worker in workers_of(decision, decision.serving))
+        wanted = [engine_service(context), *gateway_objects(context, routed)]
         stale = [obj for obj in wanted if differs(obj, self._live(obj))]
         await steps.all("apply", [self._apply(obj) for obj in stale])
 
@@ -196,19 +198,19 @@ class Reconciler:
         self._cache.remember(await self._client.apply(obj))
 
     async def _feed_gateway(self, subject: Subject, decision: Decision, key: Key, steps: Steps) -> GatewayRound:
-        untold = GatewayRound(Finding("Unknown", Reason.GATEWAY_SYNC_FAILED, "not fed in this round"), False)
-        if subject.spec is None:
-            return untold
         with steps.step("gateway"):
-            api_key = await read_api_key(self._client, key[0], subject.spec)
-            if isinstance(api_key, Finding):
-                return GatewayRound(api_key, True)
-            readings = self._monitor.readings(key)
-            serving = {g for g in decision.serving if g not in readings or readings[g].stage not in _OUT_OF_ROTATION}
-            ranks = subject.plan.attention_data_parallel if subject.plan else 1
-            wanted = workers_of(decision, serving, ranks)
-            return await feed(self._gateways, gateway_pods(self._cache, key), wanted, api_key)
-        return untold
+            token = gateway_token(self._cache, key)
+            wanted = workers_of(decision, self._routable(decision, key))
+            fed = await feed(self._gateways, gateway_pods(self._cache, key), wanted, token)
+            missing = await missing_api_key(self._client, key[0], subject.spec) if subject.spec else None
+            return fed if missing is None else GatewayRound(missing, fed.told)
+        return GatewayRound(Finding("Unknown", Reason.GATEWAY_SYNC_FAILED, "not fed in this round"), False)
+
+    def _routable(self, decision: Decision, key: Key) -> frozenset[str]:
+        """Serving gangs, but for those whose own agent says otherwise: it knows before the kubelet's probe does."""
+        readings = self._monitor.readings(key)
+        out = {gang for gang, reading in readings.items() if reading.stage in _OUT_OF_ROTATION}
+        return decision.serving - out
 
     async def _act(
         self, subject: Subject, decision: Decision, revision: str, gateway: GatewayRound, steps: Steps

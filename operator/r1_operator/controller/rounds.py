@@ -11,7 +11,8 @@ from ..lifecycle.gangs import Gang, GangState, Member
 from ..manifests.engine_pod import revision_of
 from ..placement.place import Unplaceable
 from ..status.observation import Finding, Observation
-from .ports import Worker
+from ..telemetry.gateway import Worker
+from ..telemetry.http import host
 from .reading import Subject
 
 BUSY_SECONDS = 5.0
@@ -34,11 +35,11 @@ def wanted_of(subject: Subject, replicas: int, weights: Finding) -> Wanted:
     )
 
 
-def workers_of(decision: Decision, serving: Collection[str], attention_data_parallel: int) -> frozenset[Worker]:
+def workers_of(decision: Decision, serving: Collection[str]) -> frozenset[Worker]:
     """Node 0 of every serving gang, as the gateway routes to it."""
     heads = [view.gang.head for view in decision.replicas if view.gang and view.name in serving]
     return frozenset(
-        Worker(f"http://{head.address}:{names.PORT_ENGINE_HTTP}", attention_data_parallel)
+        Worker(f"http://{host(head.address)}:{names.PORT_ENGINE_HTTP}")
         for head in heads
         if head is not None and head.address
     )
