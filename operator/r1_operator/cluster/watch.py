@@ -69,7 +69,7 @@ class Informer:
         """`time.monotonic()` when the API server last said anything about this kind."""
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self._client = client
-        self._namespace = namespace if resource.namespaced else None
+        self.namespace = namespace if resource.namespaced else None
         self._labels, self._fields = labels, fields
         self._trim, self._on_change = trim, on_change
         self._silence_seconds = silence_seconds
@@ -98,7 +98,7 @@ class Informer:
         self._store(obj)
 
     async def _list(self) -> None:
-        listing = await self._client.list(self.resource, self._namespace, labels=self._labels, fields=self._fields)
+        listing = await self._client.list(self.resource, self.namespace, labels=self._labels, fields=self._fields)
         listed = {key_of(item) for item in listing.items}
         for item in listing.items:
             self._store(item)
@@ -119,7 +119,7 @@ class Informer:
             "fieldSelector": self._fields,
         }
         async with self._client.open_watch(
-            self.resource, self._namespace, query, silence_seconds=self._silence_seconds
+            self.resource, self.namespace, query, silence_seconds=self._silence_seconds
         ) as lines:
             self.last_contact = time.monotonic()
             async for line in lines:
@@ -148,20 +148,14 @@ class Informer:
             return
         self.objects[key] = new
         if old is None:
-            self._tell(Change(self.resource, "Added", None, new))
+            self._on_change(Change(self.resource, "Added", None, new))
         elif not _same_but_version(old, new):
-            self._tell(Change(self.resource, "Modified", old, new))
+            self._on_change(Change(self.resource, "Modified", old, new))
 
     def _drop(self, key: tuple[str, str]) -> None:
         old = self.objects.pop(key, None)
         if old is not None:
-            self._tell(Change(self.resource, "Deleted", old, None))
-
-    def _tell(self, change: Change) -> None:
-        try:
-            self._on_change(change)
-        except Exception:
-            log.exception("a listener failed on %s of %s %s", change.type, self.resource.kind, key_of(change.obj))
+            self._on_change(Change(self.resource, "Deleted", old, None))
 
     def _touch(self) -> None:
         self.last_contact = time.monotonic()

@@ -27,7 +27,7 @@ def config_map(namespace: str, name: str, **data: str) -> dict:
 
 @asynccontextmanager
 async def running(client: Client, namespace: str) -> AsyncIterator[tuple[Cache, list[Change]]]:
-    cache, changes = Cache(client, INTERESTS, namespace=namespace), []
+    cache, changes = Cache(client, INTERESTS, namespaces=[namespace]), []
     cache.subscribe(changes.append)
     task = asyncio.create_task(cache.run())
     try:
@@ -117,6 +117,23 @@ async def test_lists_again_when_history_is_gone(api_server: ApiServer, client: C
             ("Deleted", "goes"),
             ("Added", "new"),
         ]
+
+
+async def test_two_namespaces_and_no_other(client: Client, namespace: str) -> None:
+    other = f"{namespace}-2"
+    await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
+    cache = Cache(client, (Interest(CONFIG_MAPS),), namespaces=[namespace, other])
+    task = asyncio.create_task(cache.run())
+    try:
+        await cache.wait_synced(20)
+        for place in (namespace, other, "default"):
+            await client.apply(config_map(place, "x"))
+        await until(lambda: names(cache).count("x") == 2)
+        assert cache.get(CONFIG_MAPS, other, "x")
+        assert not cache.get(CONFIG_MAPS, "default", "x")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_keeps_little_of_a_strangers_pod(client: Client, namespace: str) -> None:
