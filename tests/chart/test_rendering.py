@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import yaml
 from r1_operator.api.crd import custom_resource_definition, schema_of
-from r1_operator.api.names import LEASE_NAME, PORT_OPERATOR
+from r1_operator.api.names import (
+    COMPONENT_ENGINE,
+    COMPONENT_GATEWAY,
+    LABEL_COMPONENT,
+    LEASE_NAME,
+    PORT_ENGINE_HTTP,
+    PORT_GATEWAY_METRICS,
+    PORT_OPERATOR,
+)
 from r1_operator.api.parse import parse_hardware_profile
 from r1_operator.api.types import HardwareProfile
 
@@ -93,7 +101,13 @@ def test_every_optional_part_renders(server: Server) -> None:
     assert {"ServiceMonitor", "PodMonitor", "NetworkPolicy"} <= set(kinds)
     assert kinds.count("Role") == kinds.count("RoleBinding") == 3
     assert "--watch-namespaces=a,b" in container(objects)["args"]
-    assert one(objects, "PodMonitor")["spec"]["namespaceSelector"] == {"matchNames": ["a", "b"]}
+    monitors = [obj["spec"] for obj in objects if obj["kind"] == "PodMonitor"]
+    assert all(monitor["namespaceSelector"] == {"matchNames": ["a", "b"]} for monitor in monitors)
+    ports = {
+        monitor["selector"]["matchLabels"][LABEL_COMPONENT]: monitor["podMetricsEndpoints"][0]["portNumber"]
+        for monitor in monitors
+    }
+    assert ports == {COMPONENT_ENGINE: PORT_ENGINE_HTTP, COMPONENT_GATEWAY: PORT_GATEWAY_METRICS}
     assert one(objects, "ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
 
 

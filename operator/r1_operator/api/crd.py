@@ -153,13 +153,12 @@ def _property(
     owner: type[BaseModel], name: str, raw: Schema, definitions: Schema, models: dict[str, type[BaseModel]]
 ) -> Schema:
     schema = _value(raw, definitions, models)
-    if "description" in raw:
-        schema["description"] = raw["description"]
     default = raw.get("default")
     if default not in (None, "", []):
         schema["default"] = default
     elif _made_by_default(owner, name) and _has_default(schema):
         schema["default"] = {}
+    schema["description"] = " ".join([raw.get("description", schema.get("description", "")), *_facts(schema)])
     if issubclass(owner, ApiModel) and (rules := rules_of(owner, name)):
         schema["items"]["x-kubernetes-validations"] = [_validation(rule) for rule in rules]
     return schema
@@ -181,6 +180,16 @@ def _value(raw: Schema, definitions: Schema, models: dict[str, type[BaseModel]])
     if "additionalProperties" in raw:
         schema["additionalProperties"] = _value(raw["additionalProperties"], definitions, models)
     return schema
+
+
+def _facts(schema: Schema) -> list[str]:
+    """Sentences about default and bounds, which `kubectl explain` prints of no field by itself."""
+    facts = []
+    if "default" in schema and schema["default"] != {}:
+        facts.append(f"Default: {schema['default']}.")
+    if "minimum" in schema and "maximum" in schema:
+        facts.append(f"Range: {schema['minimum']} to {schema['maximum']}.")
+    return facts
 
 
 def _made_by_default(owner: type[BaseModel], name: str) -> bool:
