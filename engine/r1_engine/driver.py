@@ -1,4 +1,4 @@
-"""`python -m r1_engine.driver`: the Ray driver of a gang, on node 0. Puts one NodeActor on each node, hears how it ends.
+"""`python -m r1_engine.driver`: the Ray driver of a gang, on node 0. One NodeActor on each node, and how it ends.
 
 Tells the agent on standard output, one JSON object a line:
   {"placed": [address of node 0, …]} · {"ended": {"index", "what"}} · {"failed": {"reason", "message"}}

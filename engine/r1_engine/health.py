@@ -1,7 +1,7 @@
 """Does every DP rank still make tokens? Decided from what was seen, without clock or network.
 
 SGLang's /health samples one rank and needs 20 s to say no; /metrics answers in every broken state (measured). So we
-look at each rank: while it computes, its counters must move; while it does not, it must answer a one-token request of ours.
+look at each rank: while it computes, its counters must move; while not, it must answer a one-token request of ours.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Forked instead of spawned engine processes, in CPU mode only.
 
 Importing SGLang costs 16-18 s of one core, and with "spawn" each of its processes pays it: the server, the DP
-controller, every scheduler and the detokenizer. Without a CUDA context nothing forbids "fork": SGLang starts its processes
-from the main thread, before any of its own threads exist, and they share the memory of what was imported.
+controller, every scheduler and the detokenizer. Without a CUDA context nothing forbids "fork": SGLang starts its
+processes from the main thread, before any threads of its own exist, and they share the memory of what was imported.
 """
 
 from __future__ import annotations
