@@ -1,0 +1,102 @@
+"""Command line of the operator."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ..api.hardware import HardwareProfile
+from ..api.names import PORT_OPERATOR
+from ..api.parse import parse_hardware_profile
+from ..placement.place import DEFAULT_FABRIC_LABEL
+from ..planning import built_in_profiles
+from .reading import Settings
+
+
+class OptionError(Exception):
+    """A flag or the file it names is wrong; the message says which, why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the process was started with."""
+
+    settings: Settings
+    namespaces: tuple[str, ...]
+    lease_namespace: str
+    identity: str
+    kubeconfig: str | None
+    log_level: str
+    port: int
+
+
+def read_options(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> Options:
+    """Flags, with defaults from the environment. Raises OptionError; argparse itself exits with 2."""
+    flags = _parser(environment).parse_args(argv)
+    if not flags.engine_image or not flags.gateway_image:
+        raise OptionError(
+            "--engine-image and --gateway-image (or R1_ENGINE_IMAGE and R1_GATEWAY_IMAGE) are needed: they are what an "
+            "R1Deployment without an image of its own gets; the Helm chart sets them from its values"
+        )
+    profiles = dict(built_in_profiles()) | _read_profiles(flags.hardware_profiles)
+    settings = Settings(flags.engine_image, flags.gateway_image, profiles, flags.fabric_label)
+    return Options(
+        settings=settings,
+        namespaces=tuple(n.strip() for n in flags.watch_namespaces.split(",") if n.strip()),
+        lease_namespace=flags.leader_elect_namespace,
+        identity=environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
+        kubeconfig=flags.kubeconfig,
+        log_level=flags.log_level,
+        port=flags.port,
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("r1_operator", description="The operator of R1Deployments.")
+    add = parser.add_argument
+    add("--watch-namespaces", default="", metavar="A,B", help="only these namespaces; default: all")
+    add(
+        "--leader-elect-namespace",
+        default=environment.get("POD_NAMESPACE", "default"),
+        metavar="NS",
+        help="namespace of the Lease by which one of several operators leads; default: $POD_NAMESPACE",
+    )
+    add("--engine-image", default=environment.get("R1_ENGINE_IMAGE"), help="engine image of resources that name none")
+    add(
+        "--gateway-image", default=environment.get("R1_GATEWAY_IMAGE"), help="gateway image of resources that name none"
+    )
+    add("--hardware-profiles", type=Path, metavar="FILE", help="YAML list of further hardware profiles")
+    add("--fabric-label", default=DEFAULT_FABRIC_LABEL, help="node label whose value names a fast network domain")
+    add("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    add("--port", type=int, default=PORT_OPERATOR, help="port of /healthz, /readyz and /metrics")
+    add("--kubeconfig", metavar="FILE", help="reach the cluster from outside it")
+    return parser
+
+
+def _read_profiles(file: Path | None) -> dict[str, HardwareProfile]:
+    if file is None:
+        return {}
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+    except (OSError, yaml.YAMLError) as error:
+        raise OptionError(f"--hardware-profiles {file}: {error}; it must be a readable YAML list") from error
+    if not isinstance(entries, list):
+        raise OptionError(
+            f"--hardware-profiles {file}: a list of profiles is needed, this is a {type(entries).__name__}"
+        )
+    profiles: dict[str, HardwareProfile] = {}
+    for position, entry in enumerate(entries):
+        path = f"[{position}]"
+        if not isinstance(entry, dict):
+            raise OptionError(f"--hardware-profiles {file}: {path} is no profile; see kubectl explain r1d.spec")
+        profile = parse_hardware_profile(entry, path)
+        if isinstance(profile, list):
+            raise OptionError(f"--hardware-profiles {file}: {'; '.join(str(problem) for problem in profile)}")
+        profiles[profile.name] = profile
+    return profiles

@@ -1,0 +1,90 @@
+"""Life of the process: connect, lead, work, end cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from ..api.names import LEASE_NAME
+from ..cluster import ApiError, Cache, Client, Events, Lease, LeaseLost
+from ..telemetry.http import open_session
+from .adapters import HttpEngines, HttpGateways
+from .operator import Operator
+from .options import Options
+
+log = logging.getLogger(__name__)
+
+EXIT_OK, EXIT_FAILED = 0, 1
+
+
+def run(options: Options) -> int:
+    """Until SIGTERM or SIGINT. → exit code."""
+    return asyncio.run(_run(options))
+
+
+async def _run(options: Options) -> int:
+    task = asyncio.ensure_future(_serve(options))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        log.info("ended by signal")
+        return EXIT_OK
+    except LeaseLost as error:
+        log.error("leads no more: %s", error)
+        return EXIT_FAILED
+    except (ApiError, TimeoutError) as error:
+        log.error("%s", error)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+async def _serve(options: Options) -> None:
+    client = await Client.connect(options.kubeconfig)
+    async with client, open_session() as session:
+        lease = Lease(client, options.lease_namespace, LEASE_NAME, options.identity)
+        client.write_guard = lease.held
+        cache = Cache(client, namespaces=options.namespaces)
+        events = Events(client, options.identity)
+        operator = Operator(
+            client,
+            cache,
+            events,
+            HttpEngines(session),
+            HttpGateways(session),
+            options.settings,
+            namespaces=options.namespaces,
+        )
+        # A follower watches as well, so that it takes over with a full picture.
+        background = [asyncio.ensure_future(cache.run()), asyncio.ensure_future(events.run())]
+        leading = asyncio.ensure_future(lease.lead(lambda: _lead(operator, events)))
+        try:
+            await _first_to_end(leading, *background)
+        finally:
+            await _end(leading)  # first: it releases the lease with what the others still do
+            await _end(*background)
+
+
+async def _lead(operator: Operator, events: Events) -> None:
+    try:
+        await operator.run()
+    finally:
+        with contextlib.suppress(ApiError):
+            await events.flush()
+
+
+async def _first_to_end(*tasks: asyncio.Future[None]) -> None:
+    """None of them is meant to end; → nothing, or what the first one raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _end(*tasks: asyncio.Future[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""In the stand-in's pods this package shadows the engine's, by PYTHONPATH: the pod's command stays what it is."""
