@@ -63,7 +63,7 @@ def down(arguments: argparse.Namespace) -> int:
         if not paths.config.exists():
             _say(f"There is no cluster {name!r}.")
             continue
-        Cluster(paths, build.binaries_folder()).stop()
+        Cluster(paths).stop()
         _say(f"Cluster {name!r} is gone.")
     return 0
 
@@ -74,15 +74,15 @@ def status(_: argparse.Namespace) -> int:
         print("No cluster is running.")
     for name in names:
         state = Cluster.attach(name).status()
-        broken = ", ".join(f"{node}: {'+'.join(faults)}" for node, faults in state["faults"].items() if faults)
-        print(
-            f"{name}: {state['stage']}, {len(state['faults'])} nodes, up {state['seconds']:.0f} s{'; ' + broken if broken else ''}"
-        )
+        broken = [f"{node}: {'+'.join(faults)}" for node, faults in state["faults"].items() if faults]
+        nodes, seconds = len(state["faults"]), state["seconds"]
+        print("; ".join([f"{name}: {state['stage']}, {nodes} nodes, up {seconds:.0f} s", *broken]))
     return 0
 
 
 def _exports(cluster: Cluster) -> str:
-    return f'export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}\nexport PATH={shlex.quote(str(cluster.binaries))}:"$PATH"'
+    kubeconfig, binaries = (shlex.quote(str(path)) for path in (cluster.kubeconfig, cluster.binaries))
+    return f'export KUBECONFIG={kubeconfig}\nexport PATH={binaries}:"$PATH"'
 
 
 def env(arguments: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ class Api:
         }
 
     def service_address(self, namespace: str, name: str, port: int | str) -> tuple[str, int]:
-        """Address and port of a Service. Raises LookupError if it has none, OSError if the API server cannot be asked."""
+        """Address and port of a Service. Raises LookupError if it has none, OSError if nobody answers."""
         try:
             spec = self.get(f"/api/v1/namespaces/{namespace}/services/{name}")["spec"]
         except ApiError as error:

@@ -93,7 +93,7 @@ def _only_one_build(cache: Path) -> Iterator[None]:
 
 
 def _build(folder: Path) -> None:
-    """Builds beside the final folder and renames at the end, so that an interrupted build leaves nothing that looks done."""
+    """Builds beside the final folder and renames at the end: an interrupted build leaves nothing that looks done."""
     for leftover in folder.parent.glob("building-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     go = find_go()
@@ -197,10 +197,33 @@ class _Progress:
         )
 
 
+def hold_binaries() -> tuple[Path, int]:
+    """The programs' folder, built if need be, and a descriptor: the folder stays while any process holds that."""
+    while True:
+        folder = ensure_binaries()
+        try:
+            hold = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(hold, fcntl.LOCK_SH)
+        if folder.is_dir():
+            return folder, hold
+        os.close(hold)
+
+
 def _remove_outdated(current: Path) -> None:
+    """Removes builds of other sources that no running cluster holds."""
     for other in current.parent.glob("k8s-*"):
-        if other != current:
+        if other == current:
+            continue
+        hold = os.open(other, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(other, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(hold)
 
 
 def wanted_go() -> tuple[int, int]:
@@ -258,5 +281,6 @@ def _install_go(home: Path) -> None:
             shutil.rmtree(home, ignore_errors=True)
             wanted = wanted_go()
             raise BuildError(
-                f"`{' '.join(step)}` failed:\n{done.stdout[-1000:]}\nInstall Go {wanted[0]}.{wanted[1]} or later, then try again."
+                f"`{' '.join(step)}` failed:\n{done.stdout[-1000:]}\n"
+                f"Install Go {wanted[0]}.{wanted[1]} or later, then try again."
             )

@@ -31,9 +31,9 @@ class ClusterError(RuntimeError):
 class Cluster:
     """A running cluster, seen from the host. `start` makes one, `attach` finds one by name."""
 
-    def __init__(self, paths: ClusterPaths, binaries: Path) -> None:
+    def __init__(self, paths: ClusterPaths) -> None:
         self.paths = paths
-        self.binaries = binaries
+        self.binaries = paths.binaries
         self.config = ClusterConfig.from_json(paths.config.read_text())
         self._lifeline: int | None = None
         self._ports: dict[tuple[str, str, int | str], int] = {}
@@ -57,20 +57,21 @@ class Cluster:
         Raises PreflightError, BuildError, or ClusterError with the stage that failed and its log.
         """
         preflight.check(install)
-        binaries = build.ensure_binaries()
+        binaries, hold = build.hold_binaries()
         paths = paths_of(config.name)
-        lock = _claim(paths)
+        descriptors = [hold]
         lifeline: tuple[int, int] | None = os.pipe() if bound_to_caller else None
         try:
+            descriptors.append(_claim(paths))
             paths.config.write_text(config.to_json())
             paths.logs.mkdir()
             paths.images.write_text(json.dumps(images.image_table(CHECKOUT), indent=1))
-            _spawn(paths, binaries, lock, None if lifeline is None else lifeline[0])
+            paths.binaries.symlink_to(binaries)
+            _spawn(paths, descriptors, None if lifeline is None else lifeline[0])
         finally:
-            os.close(lock)
-            if lifeline is not None:
-                os.close(lifeline[0])
-        cluster = cls(paths, binaries)
+            for descriptor in (*descriptors, *(() if lifeline is None else lifeline[:1])):
+                os.close(descriptor)
+        cluster = cls(paths)
         cluster._lifeline = None if lifeline is None else lifeline[1]
         try:
             cluster._await_start(report)
@@ -88,7 +89,7 @@ class Cluster:
             raise ClusterError(
                 f"cluster {name!r} is not running (running: {running}); start it with `python -m tests.cluster up`"
             )
-        return cls(paths, build.ensure_binaries())
+        return cls(paths)
 
     def stop(self, keep_logs: bool = False) -> None:
         """Ends the cluster and everything in it; returns when all of it is gone. Stopping a dead one just clears up."""
@@ -139,7 +140,7 @@ class Cluster:
     def expose(self, namespace: str, service: str, port: int | str, host_port: int = 0) -> int:
         """Port on the host's 127.0.0.1 that leads to a Service's port, until the cluster ends.
 
-        The Service may come later, or be replaced: it is looked up for each connection. Asked again, the same port is given.
+        The Service may come later, or be replaced: it is looked up for each connection. Asked again: the same port.
         """
         key = (namespace, service, port)
         if key not in self._ports:
@@ -193,7 +194,7 @@ class Cluster:
         self._ask({"do": "break", "node": node, "fault": "fill-memory"})
 
     def fill_disk(self, node: str) -> None:
-        """The node's file system (/var/lib: volumes of kind emptyDir and the like) has no room: DiskPressure and ENOSPC."""
+        """The node's file system (/var/lib: emptyDir volumes and the like) has no room: DiskPressure and ENOSPC."""
         self._ask({"do": "break", "node": node, "fault": "fill-disk"})
 
     def heal_node(self, node: str) -> None:
@@ -277,8 +278,9 @@ class Cluster:
                     return
             if time.monotonic() > deadline:
                 stage = state["stage"] if state else "control socket"
+                limit = f"{START_SECONDS:.0f} s"
                 raise ClusterError(
-                    f"the cluster did not start within {START_SECONDS:.0f} s: stuck at {stage}. Its logs: {self.paths.logs}"
+                    f"the cluster did not start within {limit}: stuck at {stage}. Its logs: {self.paths.logs}"
                 )
             time.sleep(0.1)
 
@@ -323,12 +325,23 @@ def _claim(paths: ClusterPaths) -> int:
     # Containers may run as any user and must reach their volumes and logs below; secrets are in files of mode 600.
     paths.root.chmod(0o711)
     lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Whoever asks is_running holds the lock for an instant; a cluster of the same name holds it for good.
+    if not _wait_until(lambda: _locked(lock), seconds=1):
+        os.close(lock)
+        raise ClusterError(f"a cluster named {paths.root.name!r} is being started by another process")
     return lock
 
 
-def _spawn(paths: ClusterPaths, binaries: Path, lock: int, lifeline: int | None) -> None:
-    """Starts the cluster's first process in namespaces of its own."""
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _spawn(paths: ClusterPaths, held: list[int], lifeline: int | None) -> None:
+    """Starts the cluster's first process in namespaces of its own. It holds the descriptors `held` for all its life."""
     command = [
         "unshare",
         *preflight.namespace_flags(os.geteuid() == 0),
@@ -337,10 +350,8 @@ def _spawn(paths: ClusterPaths, binaries: Path, lock: int, lifeline: int | None)
         "tests.cluster.init",
         str(paths.root),
     ]
-    descriptors = [lock]
     if lifeline is not None:
         command += ["--lifeline", str(lifeline)]
-        descriptors.append(lifeline)
     with (paths.logs / "supervisor.log").open("ab") as log:
         subprocess.Popen(
             command,
@@ -350,7 +361,7 @@ def _spawn(paths: ClusterPaths, binaries: Path, lock: int, lifeline: int | None)
             stdout=log,
             stderr=log,
             start_new_session=True,
-            pass_fds=descriptors,
+            pass_fds=[*held, *(() if lifeline is None else (lifeline,))],
         )
 
 

@@ -27,8 +27,9 @@ class ClusterConfig:
     """One cluster.
 
     Nodes are called n1, n2, …. Seconds are those of the components' own settings: the kubelet renews its lease every
-    quarter of `lease_seconds`, and the node controller calls a node NotReady `node_grace_seconds` after the last renewal.
-    The defaults notice a lost node three times sooner than a stock cluster and still bear a machine with all cores busy.
+    quarter of `lease_seconds`, and the node controller calls a node NotReady `node_grace_seconds` after the last
+    renewal. The defaults notice a lost node three times sooner than a stock cluster, and still bear a machine with all
+    cores busy.
     """
 
     name: str = "local"
@@ -95,6 +96,11 @@ class ClusterPaths:
     @property
     def control(self) -> Path:
         return self.root / "control.sock"
+
+    @property
+    def binaries(self) -> Path:
+        """Link to the programs this cluster was started with: a newer checkout may have built others since."""
+        return self.root / "bin"
 
     @property
     def pki(self) -> Path:

@@ -1,4 +1,4 @@
-"""The control socket: one JSON request and one JSON answer per connection, with an optional descriptor beside the request."""
+"""The control socket: one JSON request and answer per connection, and perhaps a descriptor beside the request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _reachable(path: Path) -> Iterator[str]:
 
 
 def serve(path: Path, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
-    """Listens in threads of its own (descriptors cannot be received through asyncio) and runs the handler on the loop."""
+    """Listens in threads of its own (asyncio cannot receive descriptors) and runs the handler on the loop."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with _reachable(path) as address:
         listener.bind(address)

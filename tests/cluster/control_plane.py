@@ -55,7 +55,7 @@ def _gates(config: ClusterConfig) -> dict[str, object]:
 
 
 def etcd(binaries: Path, paths: ClusterPaths) -> list[str]:
-    # fsync protects against a power cut, which this cluster does not outlive anyway; without it the start is seconds faster.
+    # fsync protects against a power cut, which this cluster does not outlive anyway; without it the start is faster.
     return [
         str(binaries / "etcd"),
         f"--data-dir={paths.component('etcd')}",
@@ -143,7 +143,7 @@ def proxy(binaries: Path, paths: ClusterPaths) -> list[str]:
 
 
 def proxy_configuration(paths: ClusterPaths, node: str) -> dict[str, Any]:
-    """kube-proxy of the switch. It wants to be on a node and waits 30 s for it, so it is told the name of one that exists."""
+    """kube-proxy of the switch. It waits 30 s for the node it is on, so it is told the name of one that exists."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -152,8 +152,8 @@ def proxy_configuration(paths: ClusterPaths, node: str) -> dict[str, Any]:
         "hostnameOverride": node,
         "clusterCIDR": network.POD_NETWORK,
         "clientConnection": {"kubeconfig": str(paths.inner_kubeconfig("proxy"))},
-        # Pods sit on one flat network with the switch, so an answer would go straight to the asking pod, past the address
-        # translation, and be thrown away. Masquerading brings every answer back through the switch.
+        # Pods sit on one flat network with the switch, so an answer would go straight to the asking pod, past the
+        # address translation, and be thrown away. Masquerading brings every answer back through the switch.
         "nftables": {"masqueradeAll": True, "minSyncPeriod": "100ms"},
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "healthzBindAddress": "127.0.0.1:10256",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +21,8 @@ COMPONENT_USERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "scheduler": ("system:kube-scheduler", ()),
     "apiserver-kubelet-client": ("kube-apiserver-kubelet-client", ()),
 }
-"""Certificate name → common name and organizations. Kubernetes knows the system: users by its built-in roles; CoreDNS and
-the API server's kubelet client get theirs from addons.py. Only the person's own identity is in system:masters."""
+"""Certificate name → common name and organizations. Kubernetes knows the system: users by its built-in roles; CoreDNS
+and the API server's kubelet client get theirs from addons.py. Only the person's own identity is in system:masters."""
 
 
 def certificate_request() -> dict[str, Any]:
@@ -93,8 +92,8 @@ def write_kubeconfig(paths: ClusterPaths, identity: str, target: Path, server: s
             }
         ],
     }
-    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(content, file, indent=1)
+    target.touch(mode=0o600)
+    target.write_text(json.dumps(content, indent=1))
 
 
 def _encoded(path: Path) -> str:

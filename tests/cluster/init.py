@@ -1,7 +1,7 @@
 """First process of a cluster's process namespace: when it ends, however it ends, the kernel ends all the others.
 
-It runs the supervisor as its child, reaps orphans, and ends when the supervisor does or when the lifeline breaks: a pipe
-whose other end is held by whoever the cluster belongs to, so that a `kill -9` there ends the cluster too.
+It runs the supervisor as its child, reaps orphans, and ends when the supervisor does or when the lifeline breaks: a
+pipe whose other end is held by whoever the cluster belongs to, so that a `kill -9` there ends the cluster too.
 """
 
 from __future__ import annotations

@@ -127,7 +127,8 @@ class Machines:
 
     async def _power_off(self, machine: _Machine) -> None:
         """Ends every process of the node at once; returns when the last is gone."""
-        assert machine.process is not None and machine.init is not None
+        assert machine.process is not None
+        assert machine.init is not None
         os.kill(machine.init, signal.SIGKILL)
         await machine.process.wait()
         machine.process = machine.init = None
@@ -143,12 +144,12 @@ class Machines:
         (self._paths.node(network.node_name(index)) / "kubelet.json").write_text(json.dumps(configuration, indent=1))
 
     def _resize_disk(self, name: str, full: bool) -> None:
-        """Shrinks the node's file system to what is on it, or gives it its size back: full for the kubelet and for every
-        writer, without taking the memory that filling it would."""
+        """Shrinks the node's file system to what is on it, or gives it its size back: full for the kubelet and for
+        every writer, without taking the memory that filling it would."""
         init = self.init_of(name)
         usage = os.statvfs(f"/proc/{init}/root/var/lib")
         used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize
-        size = max(used + used // 64, 1 << 16) if full else self._config.node_disk_gib << 30
+        size = max(used, os.sysconf("SC_PAGE_SIZE")) if full else self._config.node_disk_gib << 30
         subprocess.run(
             ["nsenter", f"--mount=/proc/{init}/ns/mnt", "mount", "-o", f"remount,size={size}", "/var/lib"], check=True
         )

@@ -6,6 +6,7 @@ Killing it is pulling the node's power cord: the kernel ends everything on the n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,18 +39,19 @@ class Node:
         """Reaps orphans and restarts programs that end, for ever."""
         while True:
             try:
-                pid, status = os.wait()
+                self._ended(*os.wait())
             except ChildProcessError:
                 time.sleep(_RESTART_SECONDS)
-                continue
-            program = self._running.pop(pid, None)
-            if program is not None:
-                print(f"{program.name} ended with {os.waitstatus_to_exitcode(status)}; starting it again", flush=True)
-                time.sleep(_RESTART_SECONDS)
-                self._start(program)
+
+    def _ended(self, pid: int, status: int) -> None:
+        program = self._running.pop(pid, None)
+        if program is not None:
+            print(f"{program.name} ended with {os.waitstatus_to_exitcode(status)}; starting it again", flush=True)
+            time.sleep(_RESTART_SECONDS)
+            self._start(program)
 
     def restart_kubelet(self) -> None:
-        if "kubelet" in self._pid_of:
+        with contextlib.suppress(KeyError, ProcessLookupError):  # not running just now: it starts with the new settings
             os.kill(self._pid_of["kubelet"], signal.SIGTERM)
 
     def _mount(self) -> None:
@@ -59,10 +61,16 @@ class Node:
         Path(KUBELET_FOLDER, "device-plugins").mkdir(parents=True)
 
     def _start(self, program: Program) -> None:
-        with open(program.log, "ab") as log:
-            process = subprocess.Popen(
-                program.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        with Path(program.log).open("ab") as log:
+            while True:
+                try:
+                    process = subprocess.Popen(
+                        program.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    )
+                    break
+                except OSError as error:
+                    print(f"{program.name} cannot be started ({error}); trying again", flush=True)
+                    time.sleep(_RESTART_SECONDS)
         self._running[process.pid] = program
         self._pid_of[program.name] = process.pid
         process.returncode = 0  # reaped in serve(): the object must not wait for it as well
@@ -71,18 +79,11 @@ class Node:
         """Waits for a program's socket. Ever longer, never giving up: a node without a runtime is simply not ready."""
         pause = 0.02
         while not path.exists():
-            self._restart_ended()
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid:
+                self._ended(pid, status)
             time.sleep(pause)
             pause = min(pause * 1.2, 0.5)
-
-    def _restart_ended(self) -> None:
-        for pid, program in list(self._running.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                print(f"{program.name} ended with {os.waitstatus_to_exitcode(status)}; starting it again", flush=True)
-                del self._running[pid]
-                time.sleep(_RESTART_SECONDS)
-                self._start(program)
 
 
 def main() -> None:

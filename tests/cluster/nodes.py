@@ -60,8 +60,8 @@ def kubelet_configuration(
 ) -> dict[str, Any]:
     """The kubelet's configuration file.
 
-    `memory_reserve` is the eviction threshold for available memory, as a quantity: a high one makes the node believe that
-    its memory is full.
+    `memory_reserve` is the eviction threshold for available memory, as a quantity: a high one makes the node believe
+    that its memory is full.
     """
     node = network.node_name(index)
     return {

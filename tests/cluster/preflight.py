@@ -35,7 +35,7 @@ def with_system_path(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def namespace_flags(is_root: bool) -> tuple[str, ...]:
-    """Flags of unshare(1) for a cluster. Root needs no user namespace, and keeps all users and overlayfs without one."""
+    """Flags of unshare(1) for a cluster. Root needs no user namespace, and has all users without one."""
     flags = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     return flags if is_root else ("--user", "--map-root-user", *flags)
 
@@ -74,7 +74,8 @@ def _install(packages: tuple[str, ...], allowed: bool) -> None:
     )
     if done.returncode:
         raise PreflightError(
-            f"apt-get failed (exit {done.returncode}). Type it yourself to see why:\n\n  {command}\n\n{done.stdout[-1500:]}"
+            f"apt-get failed (exit {done.returncode}). Type it yourself to see why:\n\n"
+            f"  {command}\n\n{done.stdout[-1500:]}"
         )
 
 

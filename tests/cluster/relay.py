@@ -1,8 +1,8 @@
 """Ways out of the cluster's network for the host's own programs.
 
-A socket belongs to the network namespace it was made in, whoever holds it. So the host makes a listening socket on its
-loopback and passes it in over the control socket (a Unix socket); the supervisor accepts on it, dials inside, and copies
-bytes both ways. Nothing has to run on the host, and the port closes with the cluster.
+A socket belongs to the network namespace it was made in, whoever holds it. So the host makes a listening socket on
+its loopback and passes it in over the control socket (a Unix socket); the supervisor accepts on it, dials inside, and
+copies bytes both ways. Nothing has to run on the host, and the port closes with the cluster.
 """
 
 from __future__ import annotations

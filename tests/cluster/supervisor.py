@@ -14,7 +14,6 @@ from typing import Any
 
 from tests.cluster import addons, control, control_plane, identities, network, relay
 from tests.cluster.api import Api
-from tests.cluster.build import binaries_folder
 from tests.cluster.config import ClusterConfig, ClusterPaths
 from tests.cluster.machines import FaultError, Machines, ip_batch
 from tests.cluster.processes import Component
@@ -178,7 +177,7 @@ class Supervisor:
         return network.node_name(index)
 
     async def _expose(self, target: dict[str, Any], descriptor: int | None) -> None:
-        """`target`: {"address", "port"}, or {"namespace", "service", "port"}, which is looked up for each connection."""
+        """`target`: {"address", "port"}, or {"namespace", "service", "port"}, looked up for each connection."""
         if descriptor is None:
             raise ValueError("expose needs a listening socket beside the request")
 
@@ -207,7 +206,7 @@ def main(folder: str) -> int:
     paths = ClusterPaths(Path(folder))
     config = ClusterConfig.from_json(paths.config.read_text())
     # Programs of ours by name for everything inside: kubelet and kube-proxy look for mount, ip and nft as well.
-    binaries = binaries_folder()
+    binaries = paths.binaries.resolve()
     os.environ["PATH"] = f"{binaries}:{os.environ['PATH']}"
 
     async def run() -> None:
