@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from r1_operator.api.names import (
 )
 from r1_operator.api.parse import parse_hardware_profile
 from r1_operator.api.types import HardwareProfile
+from r1_operator.controller.options import Options, read_options
 
 from tests.chart.cases import PROFILE
 from tests.chart.conftest import CHART, Server
 
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 pytestmark = pytest.mark.cluster
 
 
@@ -41,16 +44,53 @@ def test_helm_lint_has_no_complaint(server: Server) -> None:
     assert "0 chart(s) failed" in server.helm("lint", "--strict", str(CHART))
 
 
-def test_images_come_from_registry_repository_and_tag(server: Server) -> None:
-    digest = "sha256:" + "a" * 64
-    operator = container(
-        server.rendered(
-            "--set", f"images.registry=registry.example/r1,images.tag=2.0,images.engine.tag={digest}",
-        )
-    )  # fmt: skip
-    assert operator["image"] == "registry.example/r1/r1-operator:2.0"
-    assert "--gateway-image=registry.example/r1/r1-gateway:2.0" in operator["args"]
-    assert f"--engine-image=registry.example/r1/r1-engine@{digest}" in operator["args"]
+def options_of(objects: list[dict[str, Any]], profiles: Path) -> Options:
+    """What the operator reads from its rendered command line, by its own parser."""
+    where = {"$(POD_NAMESPACE)": "r1-system", "/etc/r1-operator/hardware-profiles.yaml": str(profiles)}
+    arguments = list(container(objects)["args"])
+    for text, meant in where.items():
+        arguments = [argument.replace(text, meant) for argument in arguments]
+    profiles.write_text(one(objects, "ConfigMap")["data"]["hardware-profiles.yaml"])
+    return read_options(arguments, {"POD_NAME": "r1-operator-0"})
+
+
+def test_values_become_the_operators_options(server: Server, tmp_path: Path) -> None:
+    values = {
+        "images": {"registry": "registry.example/r1/", "tag": "2.0", "engine": {"tag": "sha256:" + "a" * 64}},
+        "watchNamespaces": ["a", "b"],
+        "fabricLabel": "example.com/rail",
+        "logLevel": "debug",
+        "hardwareProfiles": [PROFILE | {"name": "Odd8", "nodeSelector": {"nvidia.com/gpu.product": "H100"}}],
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    objects = server.rendered("--values", str(file))
+    assert container(objects)["image"] == "registry.example/r1/r1-operator:2.0"
+    options = options_of(objects, tmp_path / "profiles.yaml")
+    settings = options.settings
+    assert settings.engine_image == "registry.example/r1/r1-engine@sha256:" + "a" * 64
+    assert settings.gateway_image == "registry.example/r1/r1-gateway:2.0"
+    assert settings.fabric_label == "example.com/rail"
+    assert settings.profiles["Odd8"] == parse_hardware_profile(values["hardwareProfiles"][0])
+    assert "H100x8" in settings.profiles
+    assert (options.namespaces, options.lease_namespace) == (("a", "b"), "r1-system")
+    assert (options.log_level, options.port, options.identity) == ("debug", PORT_OPERATOR, "r1-operator-0")
+
+
+def test_defaults_are_good_options(server: Server, tmp_path: Path) -> None:
+    options = options_of(server.rendered(), tmp_path / "profiles.yaml")
+    assert (options.namespaces, options.settings.engine_image) == ((), f"r1-engine:{VERSION}")
+
+
+def test_other_profiles_are_another_pod(server: Server) -> None:
+    """The file is read at the start only."""
+    profile = {f"hardwareProfiles[0].{key}": value for key, value in PROFILE.items()}
+    settings = ",".join(f"{key}={value}" for key, value in profile.items())
+    before, after = (
+        one(objects, "Deployment")["spec"]["template"]["metadata"]["annotations"]
+        for objects in (server.rendered(), server.rendered("--set", settings))
+    )
+    assert before != after
 
 
 def test_the_chart_knows_the_operators_seams(server: Server) -> None:
@@ -77,30 +117,12 @@ def test_the_crd_is_the_generated_one(server: Server) -> None:
     assert "CustomResourceDefinition" not in kinds
 
 
-def test_a_hardware_profile_reaches_the_operator(server: Server, tmp_path: Path) -> None:
-    values = tmp_path / "values.yaml"
-    profile = PROFILE | {"nodeSelector": {"nvidia.com/gpu.product": "H100"}}
-    values.write_text(yaml.safe_dump({"hardwareProfiles": [profile]}))
-    objects = server.rendered("--values", str(values))
-    (item,) = yaml.safe_load(one(objects, "ConfigMap")["data"]["hardware-profiles.yaml"])
-    read = parse_hardware_profile(item)
-    assert isinstance(read, HardwareProfile)
-    assert read == parse_hardware_profile(profile)
-    assert "--hardware-profiles=/etc/r1-operator/hardware-profiles.yaml" in container(objects)["args"]
-    # The file is read at the start, so that other content must be another pod.
-    (before, after) = (
-        one(each, "Deployment")["spec"]["template"]["metadata"]["annotations"] for each in (server.rendered(), objects)
-    )
-    assert before != after
-
-
 def test_every_optional_part_renders(server: Server) -> None:
     settings = "metrics.serviceMonitor=true,metrics.podMonitor=true,networkPolicy.enabled=true,watchNamespaces={a,b}"
     objects = server.rendered("--set", settings, "--set", "metrics.monitorLabels.release=prometheus")
     kinds = sorted(obj["kind"] for obj in objects)
     assert {"ServiceMonitor", "PodMonitor", "NetworkPolicy"} <= set(kinds)
     assert kinds.count("Role") == kinds.count("RoleBinding") == 3
-    assert "--watch-namespaces=a,b" in container(objects)["args"]
     monitors = [obj["spec"] for obj in objects if obj["kind"] == "PodMonitor"]
     assert all(monitor["namespaceSelector"] == {"matchNames": ["a", "b"]} for monitor in monitors)
     ports = {
@@ -128,6 +150,12 @@ def test_every_optional_part_renders(server: Server) -> None:
 )
 def test_values_that_mean_nothing_are_refused(server: Server, setting: str, told: str) -> None:
     assert told in server.refusal("helm", "template", "r1-operator", str(CHART), "--set", setting)
+
+
+def test_the_chart_has_the_projects_version() -> None:
+    project = tomllib.loads((CHART.parents[1] / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (project, project)
 
 
 def test_the_values_schema_knows_a_hardware_profile_as_the_resource_does() -> None:

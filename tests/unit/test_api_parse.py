@@ -92,3 +92,4 @@ def test_a_hardware_profile_of_the_chart() -> None:
     assert isinstance(profile, HardwareProfile)
     (problem,) = parse_hardware_profile(PROFILE | {"gpusPerNode": 0}, "hardwareProfiles[0]")
     assert problem.field == "hardwareProfiles[0].gpusPerNode"
+    assert "r1d.spec.hardwareProfile.gpusPerNode`" in problem.remedy

@@ -158,7 +158,9 @@ def _property(
         schema["default"] = default
     elif _made_by_default(owner, name) and _has_default(schema):
         schema["default"] = {}
-    schema["description"] = " ".join([raw.get("description", schema.get("description", "")), *_facts(schema)])
+    # Pydantic leaves out a field's description where it equals that of the field's type.
+    said = str(raw.get("description") or schema.get("description", ""))
+    schema["description"] = " ".join([said, *_facts(schema)])
     if issubclass(owner, ApiModel) and (rules := rules_of(owner, name)):
         schema["items"]["x-kubernetes-validations"] = [_validation(rule) for rule in rules]
     return schema

@@ -42,15 +42,19 @@ def parse(obj: Mapping[str, Any]) -> R1Deployment | list[Problem]:
 
 def parse_hardware_profile(obj: Mapping[str, Any], path: str = "hardwareProfile") -> HardwareProfile | list[Problem]:
     """One hardware profile, as in `spec.hardwareProfile` or in the chart's values, or its problems."""
-    return _load(HardwareProfile, obj, path)
+    return _load(HardwareProfile, obj, path, documented="spec.hardwareProfile")
 
 
-def _load(model: type[Loaded], obj: Mapping[str, Any], path: str) -> Loaded | list[Problem]:
+def _load(
+    model: type[Loaded], obj: Mapping[str, Any], path: str, documented: str | None = None
+) -> Loaded | list[Problem]:
+    """`documented`: where `kubectl explain r1d` tells of this type, if not at `path`."""
     try:
         # Through JSON text, because only there strict types still take lists for tuples.
         loaded = model.model_validate_json(json.dumps(without_nulls(obj), default=str), strict=True)
     except ValidationError as error:
-        return [_problem(model, details, path) for details in error.errors(include_url=False)]
+        explained = path if documented is None else documented
+        return [_problem(model, details, path, explained) for details in error.errors(include_url=False)]
     return broken(loaded, path) or loaded
 
 
@@ -63,10 +67,11 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def _problem(model: type[ApiModel], error: ErrorDetails, path: str) -> Problem:
+def _problem(model: type[ApiModel], error: ErrorDetails, path: str, explained: str) -> Problem:
     field = _field_path(path, error["loc"])
     kind, context = error["type"], error.get("ctx", {})
-    explain = f"see `kubectl explain r1d.{_without_indexes(field)}`"
+    names = (part for part in error["loc"] if isinstance(part, str))
+    explain = f"see `kubectl explain {'.'.join(['r1d', *([explained] if explained else []), *names])}`"
     if kind == "missing":
         return Problem(field, "required, but missing", f"add it; {explain}")
     if kind == "extra_forbidden":
@@ -97,10 +102,6 @@ def _field_path(path: str, loc: tuple[int | str, ...]) -> str:
     for part in loc:
         path = f"{path}[{part}]" if isinstance(part, int) else f"{path}.{part}" if path else part
     return path or "the object"
-
-
-def _without_indexes(field: str) -> str:
-    return ".".join(part.split("[")[0] for part in field.split("."))
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
