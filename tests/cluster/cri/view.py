@@ -80,6 +80,8 @@ def bwrap_arguments(view: View, layout: HostLayout) -> list[str]:
         uid, gid = view.user
         arguments += ["--unshare-user", "--uid", str(uid), "--gid", str(gid), "--cap-drop", "ALL"]
     targets = {_normal(bind.target) for bind in view.binds}
+    for folder in ("/etc", "/var"):  # the first path below would make them, for root's eyes only
+        arguments += ["--dir", folder]
     for tree in layout.trees:
         if tree not in targets:
             arguments += ["--ro-bind", tree, tree]
@@ -92,7 +94,7 @@ def bwrap_arguments(view: View, layout: HostLayout) -> list[str]:
     for shared in ("/tmp", "/var/tmp"):
         if shared not in targets:
             arguments += ["--perms", "1777", "--dir", shared]
-    made = {"/"}
+    made = {"/", "/etc", "/var"}
     for bind in sorted(view.binds, key=lambda bind: len(PurePosixPath(bind.target).parts)):
         place = PurePosixPath(_normal(bind.target))
         for parent in reversed(place.parents):  # left to bubblewrap, they would be for root's eyes only
