@@ -67,8 +67,7 @@ class HeadRole:
         self._spawn(self._limit_start())
         self._spawn(self._watch_leases())
         self._spawn(self.node.reap())
-        if self._settings.config.device == "cuda":
-            self._spawn(self._read_gpus())
+        self._spawn(self._read_gpus())
         self._changed()
         if not await self.node.check():
             return

@@ -25,6 +25,8 @@ LINK_PATH = "/gang"
 # Node 0 judges the start first; a member that never reached it must end by itself, a little later.
 _HEAD_FIRST_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.5
+# What fails before the first connection (a model directory, say) is still to be told to node 0, which may start later.
+_LINK_FOR_FAREWELL_SECONDS = 15.0
 
 
 class MemberRole:
@@ -56,17 +58,13 @@ class MemberRole:
 
     async def run(self) -> None:
         self._spawn(self._limit_start())
-        if self._settings.config.device == "cuda":
-            self._spawn(self._read_gpus())
+        self._spawn(self._read_gpus())
         self._spawn(self.node.reap())
-        if not await self.node.check():
-            # Node 0 should say the same reason for the whole gang: reach it once more, then end.
-            self._spawn(self._link_for_ever())
-            return
-        await self._link_for_ever()
+        self._spawn(self.node.check())
+        await self._link()
 
-    async def _link_for_ever(self) -> None:
-        """Connects to node 0 until it answers; the first connection is the only one."""
+    async def _link(self) -> None:
+        """Tries until node 0 answers; the first connection is the only one."""
         config = self._settings.config
         url = f"http://{config.head_address}:{config.ports.agent}{LINK_PATH}"
         headers = {"Authorization": f"Bearer {self._settings.token}"}
@@ -113,8 +111,8 @@ class MemberRole:
             self._spawn(self._tell_server_end())
         if end := message.get("end"):
             self._final = Cause.from_json(end)
-            self._verdict.set()
             self._ending.set(self._final)
+            self._verdict.set()
 
     async def _tell_server_end(self) -> None:
         await self.node.server_ended.wait()
@@ -161,12 +159,14 @@ class MemberRole:
 
     async def farewell(self, cause: Cause) -> Cause:
         """Tells node 0 and returns the cause that counts for the gang, if node 0 says it in time."""
-        if self._final is None and self._socket is not None and not self._socket.closed:
-            await self._send({"failed": cause.to_json()})
-            try:
-                await asyncio.wait_for(self._verdict.wait(), _FAREWELL_SECONDS)
-            except TimeoutError:
-                log("node 0 did not confirm the end")
+        if self._final is not None or (self._socket is not None and self._socket.closed):
+            return self._final or cause
+        linked = self._socket is not None
+        await self._send({"failed": cause.to_json()})
+        try:
+            await asyncio.wait_for(self._verdict.wait(), _FAREWELL_SECONDS if linked else _LINK_FOR_FAREWELL_SECONDS)
+        except TimeoutError:
+            log("node 0 did not confirm the end")
         return self._final or cause
 
     def _report(self) -> None:
