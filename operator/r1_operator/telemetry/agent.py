@@ -1,0 +1,77 @@
+"""The agent of an engine pod: its stage, and the order to drain (docs/design/contracts.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from r1_operator.api.names import PORT_ENGINE_AGENT
+from r1_operator.telemetry.http import Failure, ask_all, fetch_json, host
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStage:
+    """One node of the gang as node 0 knows it; `name` is the Kubernetes node's."""
+
+    index: int
+    name: str
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """`GET /status`. `since` in seconds since the epoch; `timings`: seconds of each finished stage of the start."""
+
+    stage: str
+    message: str
+    since: float
+    node_index: int
+    nodes: tuple[NodeStage, ...]
+    in_flight: int
+    timings: Mapping[str, float]
+
+    @property
+    def start_seconds(self) -> float | None:
+        """What the whole start took; None until it is over."""
+        return sum(self.timings.values()) if self.timings and self.stage in ("Ready", "Draining") else None
+
+
+def parse_status(answer: Mapping[str, Any]) -> AgentStatus | Failure:
+    """The status in an agent's answer."""
+    try:
+        return AgentStatus(
+            stage=str(answer["stage"]),
+            message=str(answer["message"]),
+            since=float(answer["since"]),
+            node_index=int(answer["nodeIndex"]),
+            nodes=tuple(
+                NodeStage(int(node["index"]), str(node["name"]), str(node["stage"]), str(node["message"]))
+                for node in answer["nodes"]
+            ),
+            in_flight=int(answer["inFlight"]),
+            timings={str(stage): float(seconds) for stage, seconds in answer["timings"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Failure(f"/status: an answer of another version of the engine: {type(error).__name__}: {error}")
+
+
+async def scrape_status(
+    session: aiohttp.ClientSession, addresses: Collection[str], *, port: int = PORT_ENGINE_AGENT
+) -> dict[str, AgentStatus | Failure]:
+    """Status of the agents at these addresses, all at once. Never raises for an engine's fault."""
+
+    async def one(address: str) -> AgentStatus | Failure:
+        answer = await fetch_json(session, "GET", f"http://{host(address)}:{port}/status")
+        return answer if isinstance(answer, Failure) else parse_status(answer)
+
+    return await ask_all(addresses, one)
+
+
+async def order_drain(session: aiohttp.ClientSession, address: str, *, port: int = PORT_ENGINE_AGENT) -> Failure | None:
+    """Tell node 0 to take no new requests; those in flight go on. Idempotent. None when it has heard."""
+    answer = await fetch_json(session, "POST", f"http://{host(address)}:{port}/drain")
+    return answer if isinstance(answer, Failure) else None

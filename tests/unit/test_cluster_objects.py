@@ -1,0 +1,81 @@
+"""What the cluster package makes of objects and answers, without a cluster."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from r1_operator.cluster import ApiError, Lease, resource_of
+from r1_operator.cluster.errors import error_from_answer
+from r1_operator.cluster.resources import KNOWN, NODES, PODS, R1_DEPLOYMENTS
+from r1_operator.cluster.trim import trim_node, trim_pod
+
+
+def test_paths() -> None:
+    assert PODS.path("ns", "p") == "/api/v1/namespaces/ns/pods/p"
+    assert PODS.path() == "/api/v1/pods"
+    assert NODES.path(None, "n1") == "/api/v1/nodes/n1"
+    assert R1_DEPLOYMENTS.path("ns", "r1", "status") == (
+        "/apis/r1operator.dev/v1alpha1/namespaces/ns/r1deployments/r1/status"
+    )
+    with pytest.raises(ValueError, match="needs its namespace"):
+        PODS.path(None, "p")
+    for resource in KNOWN:
+        assert resource_of({"apiVersion": resource.api_version, "kind": resource.kind}) is resource
+    with pytest.raises(ValueError, match="Job"):
+        resource_of({"apiVersion": "batch/v1", "kind": "Job"})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kinds"),
+    [
+        (404, {"reason": "NotFound", "message": "m"}, {"not_found"}),
+        (409, {"reason": "AlreadyExists", "message": "m"}, {"already_exists"}),
+        (409, {"reason": "Conflict", "message": "m"}, {"conflict"}),
+        (422, {"reason": "Invalid", "message": "m"}, {"invalid"}),
+        (410, {"reason": "Expired", "message": "m"}, {"expired"}),
+        (429, {"reason": "TooManyRequests", "message": "m", "details": {"retryAfterSeconds": 7}}, {"transient"}),
+        (502, None, {"transient"}),
+    ],
+)
+def test_kinds_of_errors(status: int, body: dict | None, kinds: set[str]) -> None:
+    error = error_from_answer(status, json.dumps(body).encode() if body else b"<html>Bad Gateway</html>")
+    all_kinds = ("not_found", "already_exists", "conflict", "invalid", "expired", "transient")
+    assert {kind for kind in all_kinds if getattr(error, kind)} == kinds
+    assert error.retry_after == (7.0 if status == 429 else None)
+    assert error.message == ("m" if body else "<html>Bad Gateway</html>")
+
+
+def test_unanswered_calls_are_transient() -> None:
+    assert ApiError(0, "Timeout", "m").transient
+
+
+def test_a_nodes_heartbeat_and_images_leave_no_trace() -> None:
+    def node(heartbeat: str) -> dict:
+        condition = {"type": "Ready", "status": "True", "lastHeartbeatTime": heartbeat}
+        status = {"conditions": [condition], "images": [{"names": ["x"]}], "allocatable": {"nvidia.com/gpu": "8"}}
+        return {"metadata": {"name": "n", "resourceVersion": "1", "managedFields": [1]}, "status": status}
+
+    assert trim_node(node("1")) == trim_node(node("2"))
+    assert trim_node(node("1"))["status"]["allocatable"] == {"nvidia.com/gpu": "8"}
+    assert "images" not in trim_node(node("1"))["status"]
+
+
+def test_our_own_pod_stays_whole() -> None:
+    labels = {"app.kubernetes.io/managed-by": "r1-operator"}
+    spec = {"containers": [{"name": "engine", "command": ["python"]}]}
+    pod = {
+        "metadata": {"name": "p", "labels": labels, "managedFields": [1]},
+        "spec": spec,
+        "status": {"podIP": "1.2.3.4"},
+    }
+    trimmed = trim_pod(pod)
+    assert trimmed["spec"] == pod["spec"]
+    assert trimmed["status"] == pod["status"]
+    assert "managedFields" not in trimmed["metadata"]
+    assert "command" not in trim_pod({**pod, "metadata": {"name": "p"}})["spec"]["containers"][0]
+
+
+def test_lease_times_that_allow_two_leaders_are_refused() -> None:
+    with pytest.raises(ValueError, match="two could lead"):
+        Lease(None, "ns", "l", "a", lease_seconds=10, deadline_seconds=10)  # type: ignore[arg-type]

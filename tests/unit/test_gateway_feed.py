@@ -1,0 +1,56 @@
+"""What the gateway's feeder decides."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from r1_gateway.feed import ASK_AGAIN_SECONDS, Entry, entries_of, plan_actions, replicas_of
+
+URLS = [f"http://10.0.0.{index}:30000" for index in range(4)]
+entries = st.builds(
+    Entry,
+    id=st.uuids().map(str),
+    url=st.sampled_from(URLS),
+    status=st.sampled_from(["ready", "not_ready", "failed", "draining"]),
+    healthy=st.booleans(),
+    load=st.integers(0, 9),
+)
+wanted_sets = st.frozensets(st.sampled_from(URLS))
+
+
+def test_ranks_of_one_replica_are_one_replica() -> None:
+    def worker(identity: str, **fields: object) -> dict[str, object]:
+        return {"id": identity, "url": "http://a", "status": "ready", "is_healthy": True, "load": 2, **fields}
+
+    ranks = [worker(str(i), url=f"http://a@{i}", dp_base_url="http://a") for i in range(2)]
+    listed = entries_of({"workers": [*ranks, worker("2", url="http://b", is_healthy=False)]})
+    replicas = {each.url: (each.state, each.in_flight) for each in replicas_of(frozenset({"http://c"}), listed)}
+    assert replicas == {"http://a": ("Routing", 4), "http://b": ("Unhealthy", 2), "http://c": ("Registering", 0)}
+    assert plan_actions(frozenset({"http://b"}), listed, {}, 0.0).remove == ("0", "1"), "both ranks leave"
+
+
+@given(wanted_sets, st.lists(entries, max_size=8))
+def test_actions_lead_to_what_is_wanted(wanted: frozenset[str], listed: list[Entry]) -> None:
+    actions = plan_actions(wanted, listed, {}, 0.0)
+    removed = set(actions.remove)
+    staying = {entry.url for entry in listed if entry.id not in removed and not entry.leaving}
+    leaving = {entry.url for entry in listed if entry.leaving}
+    assert staying <= wanted
+    assert staying | set(actions.add) | leaving >= wanted
+    assert all(entry.id not in removed for entry in listed if entry.url in wanted)
+    assert not set(actions.add) & {entry.url for entry in listed}
+
+
+@given(wanted_sets, st.lists(entries, max_size=8))
+def test_a_replica_counts_as_gone_only_when_no_rank_takes_requests(wanted: frozenset[str], listed: list[Entry]) -> None:
+    states = {replica.url: replica.state for replica in replicas_of(wanted, listed)}
+    for entry in listed:
+        if entry.healthy and not entry.leaving:
+            assert states[entry.url] == "Routing"
+    assert set(states) == wanted | {entry.url for entry in listed}
+
+
+def test_a_registration_under_way_is_not_asked_for_again_at_once() -> None:
+    wanted, asked = frozenset({URLS[0]}), {URLS[0]: 100.0}
+    assert plan_actions(wanted, (), asked, 100.0 + ASK_AGAIN_SECONDS - 0.1).add == ()
+    assert plan_actions(wanted, (), asked, 100.0 + ASK_AGAIN_SECONDS).add == (URLS[0],)
