@@ -18,7 +18,7 @@ from tests.standin.metrics import exposition
 from tests.standin.pod import Pod
 
 VERSION = "0.5.23"
-COUNT = re.compile(r"[Cc]ount to (\d+)")
+COUNT = re.compile(r"[Cc]ount (?:to|down from) (\d+)")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
