@@ -188,11 +188,19 @@ async def measure(options: argparse.Namespace, plan: Iterator[Planned], console:
 async def _measure_until_interrupt(
     options: argparse.Namespace, plan: Iterator[Planned], console: Console, progress: Progress
 ) -> tuple[str, bool]:
-    """(model, interrupted). Ctrl-C ends the run, not the program: what was measured is reported."""
+    """(model, cut). Ctrl-C starts no more requests, again cuts those in flight; either way the figures are told."""
     run = asyncio.create_task(measure(options, plan, console, progress))
+
+    def on_interrupt() -> None:
+        if progress.stop.is_set():
+            run.cancel()
+            return
+        progress.stop.set()
+        console.print(f"Stopping: {progress.in_flight} requests finish first. Ctrl-C again cuts them.")
+
     loop = asyncio.get_running_loop()
     with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not in the main thread
-        loop.add_signal_handler(signal.SIGINT, run.cancel)
+        loop.add_signal_handler(signal.SIGINT, on_interrupt)
     try:
         return await run, False
     except asyncio.CancelledError:

@@ -27,6 +27,8 @@ class Progress:
 
     records: list[Record] = field(default_factory=list)
     started: int = 0
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set: start no more requests; those in flight finish."""
 
     @property
     def in_flight(self) -> int:
@@ -46,7 +48,10 @@ async def run_open(
             if limits.seconds is not None and at >= limits.seconds:
                 break
             if (wait := at - clock()) > 0:
-                await asyncio.sleep(wait)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(progress.stop.wait(), wait)
+            if progress.stop.is_set():
+                break
             progress.started += 1
             task = asyncio.create_task(_one(planned, send, progress))
             running.add(task)
@@ -69,6 +74,8 @@ async def run_closed(
 
     async def worker() -> None:
         for planned in plan:
+            if progress.stop.is_set():
+                return
             if limits.requests is not None and planned.index >= limits.requests:
                 return
             if limits.seconds is not None and clock() >= limits.seconds:

@@ -189,22 +189,41 @@ def test_wrong_flags_and_dead_endpoints_are_told_apart(
     assert told in capsys.readouterr().err
 
 
-def test_ctrl_c_reports_what_was_measured(engine: Gang, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("interrupts", "code", "shown_line", "prompt"),
+    [(1, 0, "requests failed", "Count to 20."), (2, 130, "requests unfinished", "Count to 300.")],
+    ids=["once-finishes-what-runs", "twice-cuts-it"],
+)
+def test_ctrl_c_reports_what_was_measured(
+    engine: Gang, tmp_path: Path, interrupts: int, code: int, shown_line: str, prompt: str
+) -> None:
     file = tmp_path / "out.json"
     command = [sys.executable, "-m", "r1_bench", "--url", engine.url, "--concurrency", "2", "--duration", "60"]
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("Count to 20.\n")
+    prompts.write_text(f"{prompt}\n")
     before = generated(engine)
     with subprocess.Popen(
-        [*command, "--prompts", str(prompts), "--json", str(file)], cwd=PROJECT, stdout=subprocess.PIPE
+        [*command, "--prompts", str(prompts), "--json", str(file)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
+        assert process.stderr is not None
         wait_for(lambda: engine.agent("/status")[1]["inFlight"] == 2, 20)
-        wait_for(lambda: generated(engine) > before + 100, 20)  # four answers of 28 tokens
+        wait_for(lambda: generated(engine) > before + 100, 20)
         process.send_signal(signal.SIGINT)
-        shown = process.communicate(timeout=20)[0].decode()
-    assert process.returncode == 130
-    assert "requests unfinished" in shown
-    assert json.loads(file.read_text())["summary"]["succeeded"] > 0
+        while "Stopping: 2 requests" not in process.stderr.readline():
+            assert process.poll() is None
+        for _ in range(interrupts - 1):
+            process.send_signal(signal.SIGINT)
+        shown = process.communicate(timeout=20)[0]
+    summary = json.loads(file.read_text())["summary"]
+    assert process.returncode == code
+    assert shown_line in shown
+    assert (summary["unfinished"] == 0) == (interrupts == 1)
+    assert summary["failed"] == 0
+    assert interrupts == 2 or summary["succeeded"] >= 2
 
 
 def generated(engine: Gang) -> float:
