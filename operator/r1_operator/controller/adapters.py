@@ -2,69 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 import aiohttp
 
-from ..api.names import PORT_ENGINE_AGENT, PORT_ENGINE_HTTP
 from ..autoscaling.window import ReplicaLoad
+from ..telemetry.agent import AgentStatus, scrape_status
 from ..telemetry.gateway import SyncResult, Worker, sync_workers
-from ..telemetry.http import Failure, ask_all, fetch_json, host
-from .ports import AgentReading, Silent
+from ..telemetry.http import Failure
+from ..telemetry.loads import EngineLoad, scrape_loads
+from ..telemetry.metrics import Metrics
+from .ports import AgentReading
 
 
 class HttpEngines:
-    """Engines by HTTP."""
+    """Engines by HTTP; failures are counted in the metrics."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+    def __init__(self, session: aiohttp.ClientSession, metrics: Metrics) -> None:
+        self._session, self._metrics = session, metrics
 
-    async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Silent]:
-        async def ask(address: str) -> AgentReading | Silent:
-            url = f"http://{host(address)}:{PORT_ENGINE_AGENT}/status"
-            return _reading(url, await fetch_json(self._session, "GET", url))
+    async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Failure]:
+        answers = await scrape_status(self._session, addresses)
+        self._metrics.count_scrape_failures("agent", _failures(answers.values()))
+        return {address: _reading(answer) for address, answer in answers.items()}
 
-        return await ask_all(addresses, ask)
-
-    async def loads(self, addresses: Collection[str]) -> Mapping[str, ReplicaLoad | Silent]:
-        async def ask(address: str) -> ReplicaLoad | Silent:
-            url = f"http://{host(address)}:{PORT_ENGINE_HTTP}/v1/loads"
-            return _load(url, await fetch_json(self._session, "GET", url))
-
-        return await ask_all(addresses, ask)
+    async def loads(self, addresses: Collection[str]) -> Mapping[str, ReplicaLoad | Failure]:
+        answers = await scrape_loads(self._session, addresses)
+        self._metrics.count_scrape_failures("loads", _failures(answers.values()))
+        return {address: _load(answer) for address, answer in answers.items()}
 
 
 class HttpGateways:
     """Gateways by their admin port."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+    def __init__(self, session: aiohttp.ClientSession, metrics: Metrics) -> None:
+        self._session, self._metrics = session, metrics
 
     async def sync(self, addresses: Collection[str], wanted: frozenset[Worker], token: str) -> SyncResult:
-        return await sync_workers(self._session, addresses, wanted, token=token)
+        result = await sync_workers(self._session, addresses, wanted, token=token)
+        self._metrics.count_scrape_failures("gateway", len(result.failures))
+        return result
 
 
-def _reading(url: str, answer: Mapping[str, Any] | Failure) -> AgentReading | Silent:
+def _failures(answers: Iterable[object]) -> int:
+    return sum(1 for answer in answers if isinstance(answer, Failure))
+
+
+def _reading(answer: AgentStatus | Failure) -> AgentReading | Failure:
     if isinstance(answer, Failure):
-        return Silent(answer.why)
-    try:
-        timings = [float(t) for t in answer["timings"].values()] if answer["stage"] == "Ready" else []
-        return AgentReading(str(answer["stage"]), str(answer["message"]), sum(timings) if timings else None)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Silent(f"{url}: not an agent's status: {error!r}")
+        return answer
+    return AgentReading(answer.stage, answer.message, answer.start_seconds)
 
 
-def _load(url: str, answer: Mapping[str, Any] | Failure) -> ReplicaLoad | Silent:
+def _load(answer: EngineLoad | Failure) -> ReplicaLoad | Failure:
     if isinstance(answer, Failure):
-        return Silent(answer.why)
-    try:
-        ranks = answer["loads"]
-        return ReplicaLoad(
-            kv_usage=sum(float(r["token_usage"]) for r in ranks) / len(ranks),
-            tokens_per_second=sum(float(r["gen_throughput"]) for r in ranks),
-            running=sum(int(r["num_running_reqs"]) for r in ranks),
-            waiting=sum(int(r["num_waiting_reqs"]) for r in ranks),
-        )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        return Silent(f"{url}: not the load of an engine: {error!r}")
+        return answer
+    return ReplicaLoad(answer.kv_usage, answer.tokens_per_second, answer.running, answer.waiting)

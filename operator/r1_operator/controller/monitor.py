@@ -14,12 +14,14 @@ from ..cluster import Cache
 from ..cluster.resources import PODS, R1_DEPLOYMENTS
 from ..lifecycle.gangs import Gang
 from ..lifecycle.pods import gangs_of
+from ..telemetry.server import Heartbeat
 from .ports import AgentReading, Engines
 from .queue import Key
 
 log = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 2.0
+STALL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Monitor:
         self, cache: Cache, engines: Engines, notify: Callable[[Key], None], clock: Callable[[], float]
     ) -> None:
         self._cache, self._engines, self._notify, self._clock = cache, engines, notify, clock
+        self.heartbeat = Heartbeat(STALL_SECONDS)
         self._readings: dict[Key, dict[str, AgentReading]] = {}
         self._windows: dict[Key, tuple[Sample, ...]] = {}
         self._loads: dict[Key, dict[str, ReplicaLoad]] = {}
@@ -64,6 +67,7 @@ class Monitor:
                 await self.look()
             except Exception:
                 log.exception("could not look at the engines")
+            self.heartbeat.beat()
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def look(self) -> None:

@@ -19,6 +19,7 @@ from ..cluster.resources import (
     SECRETS,
     SERVICES,
 )
+from ..telemetry.metrics import Metrics
 from .monitor import Monitor
 from .ports import Engines, Gateways
 from .queue import Key, WorkQueue
@@ -33,9 +34,6 @@ STALL_SECONDS = 120.0
 
 _OWNED = (PODS, SERVICES, CONFIG_MAPS, SECRETS, DEPLOYMENTS)
 
-ReconcileObserver = Callable[[Key, str, float], None]
-"""Told of each reconcile: key, "ok" or "error", seconds."""
-
 
 class Operator:
     """All of it, for one leader. `run` ends only when it is cancelled or something breaks that must not."""
@@ -47,18 +45,19 @@ class Operator:
         events: Events,
         engines: Engines,
         gateways: Gateways,
+        metrics: Metrics,
         settings: Settings,
         *,
         namespaces: Collection[str] = (),
         clock: Callable[[], float] = time.time,
-        observe: ReconcileObserver = lambda key, outcome, seconds: None,
     ) -> None:
-        self._cache, self._events, self._observe = cache, events, observe
+        self._cache, self._metrics = cache, metrics
         self._namespaces = frozenset(namespaces)
         self.queue = WorkQueue()
         self.monitor = Monitor(cache, engines, self._enqueue, clock)
-        self._reconciler = Reconciler(client, cache, events, self.monitor, gateways, settings, clock)
+        self._reconciler = Reconciler(client, cache, events, self.monitor, gateways, metrics, settings, clock)
         self._running: dict[Key, float] = {}
+        self._leads = False
         cache.subscribe(self._on_change)
 
     async def run(self) -> None:
@@ -66,18 +65,20 @@ class Operator:
         await self._cache.wait_synced()
         for key in self._keys():
             self._enqueue(key)
+        self.monitor.heartbeat.beat()
+        self._leads = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self.monitor.run(), name="monitor")
             for number in range(WORKERS):
                 group.create_task(self._work(), name=f"reconcile-{number}")
 
-    def stalled(self) -> str | None:
-        """Which reconcile hangs, or None."""
+    def alive(self) -> str | None:
+        """What has stalled, or None: a reconcile that hangs, or the loop that looks at the engines."""
         now = time.monotonic()
         for key, since in self._running.items():
             if now - since > STALL_SECONDS:
                 return f"the reconcile of {key[0]}/{key[1]} has not ended for {now - since:.0f} s"
-        return None
+        return self.monitor.heartbeat.check() if self._leads else None
 
     async def _work(self) -> None:
         while True:
@@ -98,7 +99,7 @@ class Operator:
             finally:
                 del self._running[key]
                 self.queue.done(key)
-                self._observe(key, outcome, time.monotonic() - started)
+                self._metrics.observe_reconcile(key, outcome, time.monotonic() - started)
 
     # --- what wakes whom ---------------------------------------------------------------------------------------------
     def _on_change(self, change: Change) -> None:

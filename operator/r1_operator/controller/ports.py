@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..autoscaling.window import ReplicaLoad
 from ..telemetry.gateway import SyncResult, Worker
+from ..telemetry.http import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +20,13 @@ class AgentReading:
     start_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """An engine or a gateway that did not answer, and why."""
-
-    why: str
-
-
 class Engines(Protocol):
     """Reads engines by pod address. Never raises for an engine's fault."""
 
-    async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Silent]:
+    async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Failure]:
         """Agents' status."""
 
-    async def loads(self, addresses: Collection[str]) -> Mapping[str, ReplicaLoad | Silent]:
+    async def loads(self, addresses: Collection[str]) -> Mapping[str, ReplicaLoad | Failure]:
         """Load over all ranks of the replicas whose node 0 is at these addresses."""
 
 

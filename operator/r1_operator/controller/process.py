@@ -10,6 +10,9 @@ import signal
 from ..api.names import LEASE_NAME
 from ..cluster import ApiError, Cache, Client, Events, Lease, LeaseLost
 from ..telemetry.http import open_session
+from ..telemetry.logs import configure_logging
+from ..telemetry.metrics import Metrics
+from ..telemetry.server import health_app, serving
 from .adapters import HttpEngines, HttpGateways
 from .operator import Operator
 from .options import Options
@@ -21,6 +24,7 @@ EXIT_OK, EXIT_FAILED = 0, 1
 
 def run(options: Options) -> int:
     """Until SIGTERM or SIGINT. → exit code."""
+    configure_logging(options.log_level)
     return asyncio.run(_run(options))
 
 
@@ -44,7 +48,8 @@ async def _run(options: Options) -> int:
 
 
 async def _serve(options: Options) -> None:
-    client = await Client.connect(options.kubeconfig)
+    metrics = Metrics()
+    client = await Client.connect(options.kubeconfig, observe=metrics.observe_api_call)
     async with client, open_session() as session:
         lease = Lease(client, options.lease_namespace, LEASE_NAME, options.identity)
         client.write_guard = lease.held
@@ -54,25 +59,34 @@ async def _serve(options: Options) -> None:
             client,
             cache,
             events,
-            HttpEngines(session),
-            HttpGateways(session),
+            HttpEngines(session, metrics),
+            HttpGateways(session, metrics),
+            metrics,
             options.settings,
             namespaces=options.namespaces,
         )
+        app = health_app(
+            metrics.registry,
+            alive={"operator": operator.alive},
+            ready={"watches": lambda: None if cache.synced() else "the cluster has not been listed yet"},
+        )
         # A follower watches as well, so that it takes over with a full picture.
         background = [asyncio.ensure_future(cache.run()), asyncio.ensure_future(events.run())]
-        leading = asyncio.ensure_future(lease.lead(lambda: _lead(operator, events)))
+        leading = asyncio.ensure_future(lease.lead(lambda: _lead(operator, events, metrics)))
         try:
-            await _first_to_end(leading, *background)
+            async with serving(app, options.port):
+                await _first_to_end(leading, *background)
         finally:
             await _end(leading)  # first: it releases the lease with what the others still do
             await _end(*background)
 
 
-async def _lead(operator: Operator, events: Events) -> None:
+async def _lead(operator: Operator, events: Events, metrics: Metrics) -> None:
+    metrics.set_leader(True)
     try:
         await operator.run()
     finally:
+        metrics.set_leader(False)
         with contextlib.suppress(ApiError):
             await events.flush()
 

@@ -31,7 +31,9 @@ from ..placement.place import Placement, Shape, Unplaceable
 from ..status.derive import derive
 from ..status.observation import Finding, Observation, Reading
 from ..status.transitions import events
+from ..telemetry.metrics import Metrics
 from .acting import Actor
+from .figures import count, publish
 from .gateway import GatewayRound, feed, gateway_pods, gateway_token, missing_api_key
 from .monitor import Monitor
 from .placing import Placer
@@ -71,11 +73,13 @@ class Reconciler:
         events: Events,
         monitor: Monitor,
         gateways: Gateways,
+        metrics: Metrics,
         settings: Settings,
         clock: Callable[[], float],
     ) -> None:
         self._client, self._cache, self._events = client, cache, events
         self._monitor, self._gateways, self._settings, self._clock = monitor, gateways, settings, clock
+        self._metrics = metrics
         self._placer = Placer(client, cache)
         self._actor = Actor(client, cache)
 
@@ -84,6 +88,7 @@ class Reconciler:
         obj = self._cache.get(R1_DEPLOYMENTS, *key)
         steps = Steps(f"{key[0]}/{key[1]}")
         if obj is None or obj["metadata"].get("deletionTimestamp"):
+            self._metrics.forget(key)
             await self._sweep_after_deletion(key, steps)
             return self._after(steps, None)
         now = self._clock()
@@ -261,11 +266,14 @@ class Reconciler:
     ) -> None:
         with steps.step("status"):
             status = derive(subject.status, observation, now)
+            meta = subject.metadata
+            key = (meta.namespace, meta.name)
+            publish(self._metrics, key, status, observation.load)
             if status == subject.status:
                 return
-            meta = subject.metadata
             written = await self._client.apply_status(meta.namespace, meta.name, to_wire(status))
             self._cache.remember(written)
+            count(self._metrics, key, subject.status, status)
             for event in events(subject.status, status):
                 self._events.emit(obj, event.reason, event.message, type=event.type)
 

@@ -1,0 +1,43 @@
+"""Statuses → our Prometheus metrics."""
+
+from __future__ import annotations
+
+from ..api.types import R1DeploymentStatus, ReplicaStatus
+from ..autoscaling.window import Sample
+from ..telemetry.metrics import Figures, Metrics
+from .queue import Key
+
+
+def publish(metrics: Metrics, key: Key, status: R1DeploymentStatus, load: Sample | None) -> None:
+    """The figures of the moment. A load that is not complete is left out: a sum of a part would lie."""
+    known = load if load is not None and load.complete else None
+    metrics.set_figures(
+        key,
+        Figures(
+            replicas=status.replicas,
+            ready_replicas=status.ready_replicas,
+            desired_replicas=status.desired_replicas,
+            tokens_per_second=known.tokens_per_second if known else None,
+            kv_usage=known.kv_replicas / len(known.replicas) if known else None,
+            running_requests=known.running if known else None,
+            waiting_requests=known.waiting if known else None,
+        ),
+    )
+
+
+def count(metrics: Metrics, key: Key, before: R1DeploymentStatus, after: R1DeploymentStatus) -> None:
+    """What happened between two statuses that were written: scaling decisions and restarts."""
+    if before.autoscaling and after.autoscaling:
+        step = after.autoscaling.desired_replicas - before.autoscaling.desired_replicas
+        if step:
+            metrics.count_decision(key, "up" if step > 0 else "down", after.autoscaling.reason)
+    known = {replica.name: replica for replica in before.replica_statuses}
+    for replica in after.replica_statuses:
+        old = known.get(replica.name)
+        if replica.stage == "Failed" and (old is None or old.stage != "Failed"):
+            metrics.count_restart(key, _reason(replica))
+
+
+def _reason(replica: ReplicaStatus) -> str:
+    word, _, _ = replica.message.partition(":")
+    return word if word.isalnum() else "Unknown"
