@@ -60,6 +60,8 @@ def command(settings: Settings, head_ip: str) -> list[str]:
     argv += ["--node-ip-address", pod.ip, "--object-store-memory", str(OBJECT_STORE_BYTES), "--num-cpus", "1"]
     argv += ["--num-gpus", str(config.gpus_per_node if config.device == "cuda" else 0)]
     argv += ["--resources", f'{{"{NODE_RESOURCE}": 1}}']
+    # Ray's autoscaler and its log forwarding are not ours: four Python processes less in a gang of two nodes.
+    argv += ["--no-monitor", "--include-log-monitor", "false"]
     if settings.is_head:
         argv += ["--head", "--port", str(config.ports.ray), "--include-dashboard", "false"]
         argv += ["--temp-dir", str(pod.run_dir / "ray")]

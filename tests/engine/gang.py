@@ -35,9 +35,13 @@ ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "engine" / "tiny_model" / "weights"
 START_SECONDS = 240.0
 
-# Inside the pod's namespaces: the model at /mnt/model, a private /dev/shm and /tmp, then the agent as process 1.
-_ENTER = """
+# Inside the pod's namespaces: its name and hosts file as Kubernetes makes them (no name server), the model at
+# /mnt/model, a private /dev/shm and /tmp, then the agent as process 1.
+_ENTER = r"""
 set -e
+hostname "$4"
+printf '127.0.0.1 localhost\n%s %s\n' "$POD_IP" "$4" > "$2/hosts" && mount --bind "$2/hosts" /etc/hosts
+: > "$2/resolv.conf" && mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount -t tmpfs tmpfs /mnt && mkdir /mnt/model && mount --bind "$1" /mnt/model
 mount -t tmpfs tmpfs /dev/shm
 mount --bind "$2" /tmp
@@ -77,6 +81,7 @@ class Network:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         for index in range(self.nodes):
+            self._ip("link", "del", self._cable(index), check=False)
             self._ip("netns", "del", self.space(index), check=False)
         self._ip("link", "del", self.bridge, check=False)
 
@@ -138,6 +143,7 @@ class Gang:
     environment: dict[str, str] = field(default_factory=dict)
     absent: Sequence[int] = ()
     models: dict[int, Path] = field(default_factory=dict)  # another model directory for single nodes
+    tokens: dict[int, str] = field(default_factory=dict)  # another Ray token for single nodes
     python: str = sys.executable
     pods: list[PodProcess] = field(default_factory=list)
 
@@ -190,14 +196,13 @@ class Gang:
             **self.config,
         }
         (self.directory / "engine.json").write_text(json.dumps(document))
-        (self.directory / "ray-token").write_text(self.token)
 
     def _start(self, index: int) -> PodProcess:
         home, address = self.directory / f"node-{index}", self._network.address(index)
         (home / "tmp").mkdir(parents=True)
         # The pod's /tmp is a private one: what it reads from ours has to be carried in.
-        for name in ("engine.json", "ray-token"):
-            shutil.copy(self.directory / name, home / "tmp" / name)
+        shutil.copy(self.directory / "engine.json", home / "tmp" / "engine.json")
+        (home / "tmp" / "ray-token").write_text(self.tokens.get(index, self.token))
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": "/tmp",
@@ -215,8 +220,8 @@ class Gang:
         log = home / "log"
         model = self.models.get(index, self.model)
         argv = ["ip", "netns", "exec", self._network.space(index)]
-        argv += ["unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
-        argv += ["sh", "-c", _ENTER, "enter", str(model), str(home / "tmp"), self.python]
+        argv += ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
+        argv += ["sh", "-c", _ENTER, "enter", str(model), str(home / "tmp"), self.python, f"test-0-1-{index}"]
         with log.open("wb") as out:
             process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         return PodProcess(index, address, process, log, home / "tmp" / "termination-log")

@@ -1,0 +1,226 @@
+"""Gangs of two nodes on real Ray and real SGLang: they start, answer, drain, and end together whatever fails.
+
+Every fault costs a start of SGLang, so the common ones are here and the rarer ones run with R1_SLOW=1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.gang import TINY_MODEL, TWO_RANKS, Gang, may_run
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not may_run(), reason="needs root for network namespaces"),
+    pytest.mark.timeout(400),
+]
+slow = pytest.mark.skipif(os.environ.get("R1_SLOW") != "1", reason="rarer fault; runs with R1_SLOW=1")
+
+LONG = 3000  # tokens; far more than any test waits for
+
+
+class Stream:
+    """A streaming completion in a thread of its own: how many events came, and how it ended ("" while it runs)."""
+
+    def __init__(self, gang: Gang, tokens: int, rank: int | None = None) -> None:
+        self.events, self.end = 0, ""
+        self._url, self._tokens, self._rank = f"{gang.url}/generate", tokens, rank
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        sampling = {"max_new_tokens": self._tokens, "temperature": 0, "ignore_eos": True}
+        body: dict[str, Any] = {"text": "Count: 1 2 3", "sampling_params": sampling, "stream": True}
+        if self._rank is not None:
+            body["routed_dp_rank"] = self._rank
+        request = urllib.request.Request(self._url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        done = False
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                for line in response:
+                    self.events += line.startswith(b"data: {")
+                    done = done or line.startswith(b"data: [DONE]")
+            self.end = "done" if done else "broken off"
+        except Exception as error:
+            self.end = f"error: {type(error).__name__}"
+
+
+@pytest.fixture
+def gang() -> Iterator[Gang]:
+    with Gang() as gang:
+        gang.wait_ready()
+        yield gang
+
+
+def test_a_gang_starts_answers_and_drains() -> None:
+    seen: list[str] = []
+    with Gang() as gang:
+
+        def note_stage() -> bool:
+            gang.assert_alive()
+            stage = gang.status().get("stage")
+            if stage and stage not in seen:
+                seen.append(stage)
+            return stage == "Ready"
+
+        gang.wait("node 0 is ready", note_stage, 240)
+        gang.wait("node 1 is ready", lambda: gang.get(1, "/ready")[0] == 200, 5)
+        status = gang.status()
+        assert seen == [stage for stage in ("Ray", "Weights", "WarmUp", "Ready") if stage in seen]
+        assert {"Ray", "Weights", "Ready"} <= set(seen)
+        assert set(status["timings"]) == {"ray", "weights", "warmUp"}
+        assert [(node["index"], node["name"], node["stage"]) for node in status["nodes"]] == [
+            (0, "machine-0", "Ready"),
+            (1, "machine-1", "Ready"),
+        ]
+        assert status["gpus"]["available"] is False
+        assert "GPU" in status["gpus"]["message"] or "NVML" in status["gpus"]["message"]
+        print("timings", status["timings"])
+
+        message = gang.chat("Which is larger, 9.8 or 9.11?")
+        assert message["reasoning_content"].strip()
+        assert "9.8" in message["content"]
+
+        # A stranger is refused by Ray and by the agents alike: neither has the token.
+        assert gang.get(0, "/gang")[0] == 401
+
+        # SIGTERM to the member that serves nothing drains the gang through node 0.
+        streams = [Stream(gang, 150, rank) for rank in (0, 1)]
+        gang.wait("both stream", lambda: all(stream.events > 3 for stream in streams), 30)
+        assert gang.status()["inFlight"] == 2
+        gang.terminate(1)
+        gang.wait("draining", lambda: gang.get(0, "/ready")[0] == 503, 5)
+        code, answer = gang.post(f"{gang.url}/v1/chat/completions", {"model": "deepseek-r1", "messages": []})
+        assert (code, answer["error"]["type"]) == (503, "draining")
+        assert gang.wait_ended(60) == [0, 0]
+        assert [stream.end for stream in streams] == ["done", "done"]
+        assert gang.causes() == [{}, {}]
+
+
+def end_by(
+    gang: Gang, fault: Callable[[], None], code: int, words: str, within: float, *, streams: bool = True
+) -> list[float]:
+    """Breaks the gang with open streams; all pods must end with `code` for the same reason. Returns when each ended."""
+    open_streams = [Stream(gang, LONG, rank) for rank in (0, 1)] if streams else []
+    gang.wait("both stream", lambda: all(stream.events > 3 for stream in open_streams), 30)
+    began = time.monotonic()
+    fault()
+    codes = gang.wait_ended(within)
+    causes = gang.causes()
+    assert codes == [code] * len(codes), causes
+    assert words in causes[0]["message"], causes
+    for stream in open_streams:
+        stream.thread.join(5)
+        assert stream.end not in ("", "done")
+    took = [round(pod.ended_at - began, 2) for pod in gang.pods if pod.ended_at]
+    print(f"{causes[0]['reason']}: {causes[0]['message']} — pods ended after {took} s")
+    return took
+
+
+def same_cause(gang: Gang) -> None:
+    first, second = gang.causes()
+    assert first == second
+
+
+def test_a_killed_rank_ends_the_gang_and_its_streams(gang: Gang) -> None:
+    end_by(gang, lambda: gang.kill(1, "sglang::scheduler"), 70, "node 1 (machine-1): sglang::scheduler", 15)
+    same_cause(gang)
+
+
+def test_a_killed_raylet_ends_the_gang(gang: Gang) -> None:
+    end_by(gang, lambda: gang.kill(1, "raylet/raylet"), 70, "node 1 (machine-1): raylet ended", 15)
+    same_cause(gang)
+
+
+def test_a_frozen_rank_ends_the_idle_gang(gang: Gang) -> None:
+    end_by(gang, lambda: gang.freeze(1, "sglang::scheduler"), 71, "No token from DP rank(s)", 30, streams=False)
+    same_cause(gang)
+
+
+def test_a_stuck_request_is_cut_at_the_end_of_the_drain() -> None:
+    with Gang(config={"drainSeconds": 2}) as gang:
+        gang.wait_ready()
+        stream = Stream(gang, LONG)
+        gang.wait("it streams", lambda: stream.events > 3, 30)
+        gang.terminate(0)
+        assert gang.wait_ended(20) == [0, 0]
+        stream.thread.join(5)
+        assert stream.end not in ("", "done")
+
+
+@slow
+def test_a_cut_network_ends_both_sides(gang: Gang) -> None:
+    end_by(gang, lambda: gang.cut(1), 70, "node 1 (machine-1): nothing heard from its agent", 30)
+    assert "node 0" in gang.causes()[1]["message"]
+
+
+@slow
+@pytest.mark.parametrize(
+    ("node", "title", "words"),
+    [
+        (0, "sglang::scheduler", "node 0 (machine-0): sglang::scheduler"),
+        (0, "r1_engine.serve", "node 0 (machine-0): server"),
+        (0, "sglang::detokenizer", "node 0 (machine-0): sglang::detokenizer"),
+        (1, "ray::NodeActor", "node 1 (machine-1)"),
+        (0, "r1_engine.driver", "the Ray driver ended"),
+        (0, "gcs_server", "node 0 (machine-0): gcs_server ended"),
+    ],
+)
+def test_any_dead_part_ends_the_gang(gang: Gang, node: int, title: str, words: str) -> None:
+    end_by(gang, lambda: gang.kill(node, title), 70, words, 15)
+    same_cause(gang)
+
+
+@slow
+def test_a_lost_pod_ends_the_others(gang: Gang) -> None:
+    gang.pods[1].process.kill()
+    codes = gang.wait_ended(15)
+    assert codes[0] == 70
+    assert "node 1 (machine-1): its agent closed the connection" in gang.causes()[0]["message"]
+
+
+# ── starts that must fail, and soon ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_model_directory_without_weights_on_one_node_is_refused(tmp_path: Path) -> None:
+    for file in TINY_MODEL.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).symlink_to(file)
+    with Gang(models={1: tmp_path}) as gang:
+        assert gang.wait_ended(60) == [78, 78]
+        same_cause(gang)
+        cause = gang.causes()[0]
+        assert cause["reason"] == "WeightsMissing"
+        assert "node 1 (machine-1): /mnt/model: holds no *.safetensors files" in cause["message"]
+        assert "spec.model.weights" in cause["message"]
+
+
+def test_a_refused_argument_is_named() -> None:
+    with Gang(engine_args=[*TWO_RANKS, "--enable-deepep-moe"]) as gang:
+        assert gang.wait_ended(120) == [78, 78]
+        same_cause(gang)
+        cause = gang.causes()[0]
+        assert cause["reason"] == "EngineArgumentRefused"
+        assert "--enable-deepep-moe" in cause["message"]
+
+
+def test_a_node_that_never_comes_is_named() -> None:
+    with Gang(absent=[1], config={"startSeconds": 8}) as gang:
+        assert gang.wait_ended(60) == [72]
+        assert gang.causes()[0]["reason"] == "NodeNeverCame"
+        assert "node 1 never came" in gang.causes()[0]["message"]
+
+
+def test_another_token_is_refused() -> None:
+    with Gang(tokens={1: "not-the-gangs"}) as gang:
+        assert gang.wait("node 1 ends", lambda: gang.pods[1].process.poll(), 60) == 78
+        assert "Node 0 has another token" in gang.causes()[1]["message"]
