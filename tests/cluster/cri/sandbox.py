@@ -20,7 +20,7 @@ from tests.cluster.cri.processes import CommandFailed, kill_group, read_pipe, wa
 _DEFAULT_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0"}
 
 # Arguments: host name, then pairs of /proc/sys path and value. Its standard output ends when all is set.
-_HOLD = """echo "$1" >/proc/sys/kernel/hostname || exit 1; shift
+_HOLD = """hostname "$1" || exit 1; shift
 while [ $# -gt 0 ]; do echo "$2" >"$1" || exit 1; shift 2; done
 exec sleep infinity >/dev/null 2>&1"""
 
