@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from r1_operator.api.hardware import HardwareProfile
-from r1_operator.api.spec import R1DeploymentSpec
 
 from .catalog import TINY, find_model, known_models
 from .engine_args import KV_DTYPES, argument_problem, environment, flags, render, value_of
@@ -17,6 +17,9 @@ from .plan import Plan, Refusal
 from .search import Found, search
 from .sizing import CPU_FRACTION
 from .wishes import Wishes
+
+if TYPE_CHECKING:  # its import takes most of the command line's start
+    from r1_operator.api.spec import R1DeploymentSpec
 
 
 def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile] | None = None) -> Plan | Refusal:
@@ -33,9 +36,7 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile])
     model = find_model(spec.model.planned_as)
     if model is None:
         field = "spec.model.baseModel" if spec.model.base_model else "spec.model.name"
-        return _unknown(
-            field, spec.model.planned_as, known_models(), "or name the model it has the shape of in baseModel"
-        )
+        return unknown_model(field, spec.model.planned_as, known_models())
     problem = argument_problem(spec.engine.args)
     if problem is not None:
         return problem
@@ -113,6 +114,11 @@ def find_profile(
     if name in profiles:
         return profiles[name]
     return _unknown("spec.hardware", name, tuple(profiles), "or describe it in spec.hardwareProfile")
+
+
+def unknown_model(field: str, name: str, known: tuple[str, ...]) -> Refusal:
+    """A model name that is not in the catalogue."""
+    return _unknown(field, name, known, "or name the known model it has the shape of in spec.model.baseModel")
 
 
 def _unknown(field: str, name: str, known: tuple[str, ...], otherwise: str) -> Refusal:

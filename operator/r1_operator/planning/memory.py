@@ -68,10 +68,13 @@ def slack_parts(model: Model, layout: Layout, limits: Limits, role: Role) -> tup
     ]
     if isinstance(model.architecture, MlaMoe) and role != "Decode":
         parts.append(Part("expanded cached prefix", _expanded_prefix(model.architecture, layout, limits)))
+        # memory_hook.reserve_for_graph_mb: what capturing prefill costs MLA, and its bridge to DeepEP.
+        deepep = layout.all_to_all is AllToAll.DEEPEP
+        parts.append(Part("prefill graphs (allowance)", 3 * GIB // 2 + (GIB if deepep else 0)))
     if role != "Prefill":
         tokens = limits.graph_batch * (MTP_DRAFT_TOKENS if layout.draft else 1)
         # Allowance: a base for the private pool and 4 MiB a batched token, twice SGLang's own 2 MiB a request.
-        parts.append(Part("CUDA graphs (allowance)", GIB // 2 + tokens * 4 * MIB))
+        parts.append(Part("decode graphs (allowance)", GIB // 2 + tokens * 4 * MIB))
     if layout.all_to_all is AllToAll.DEEPEP:
         # memory_hook.reserve_for_deepep_a2a_mb reserves 2 GiB for decoding; prefill's mode has buffers of its own.
         parts.append(Part("DeepEP buffers (allowance)", (2 if role != "Aggregated" else 3) * GIB))

@@ -11,6 +11,7 @@ from r1_operator.api.names import MAX_NODES_PER_REPLICA
 from .checks import DP, TP
 from .layout import AllToAll, Layout
 from .model import Dense, MlaMoe, Quantization
+from .performance import estimate
 from .plan import Refusal
 from .sizing import Candidate, judge
 from .weights import BLOCK
@@ -25,6 +26,7 @@ USUAL_REDUNDANT = 32
 LEAST_RANKS_FOR_REDUNDANT = 32
 # Differences below this are within the error of the performance model and do not pay for more moving parts.
 ESTIMATE_MARGIN = 0.10
+LATENCY_REQUESTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def layouts(wishes: Wishes, nodes: int) -> Iterator[Layout]:
         for backend in _pick(wishes.all_to_all, _backends(wishes, dp, tp, nodes)):
             for ep in _pick(wishes.expert_parallel, _expert_parallels(wishes, backend, tp)):
                 for redundant in _pick(wishes.redundant_experts, _redundants(wishes, backend, ep)):
-                    for draft in _pick(wishes.draft, (wishes.goal == "Latency" and _has_draft(wishes),)):
+                    for draft in _pick(wishes.draft, _drafts(wishes)):
                         yield Layout(
                             tensor_parallel=tp,
                             attention_dp=dp,
@@ -165,9 +167,13 @@ def _dense_tp_one(wishes: Wishes, tp: int, backend: AllToAll) -> bool:
     return tp > 1 and arch.dense_layers > 0 and (broken or (backend is AllToAll.DEEPEP and tp >= 16))
 
 
-def _has_draft(wishes: Wishes) -> bool:
+def _drafts(wishes: Wishes) -> tuple[bool, ...]:
+    """Drafting pays where batches are small; at full batches its extra tokens cost what they gain."""
     arch = wishes.model.architecture
-    return isinstance(arch, MlaMoe) and arch.draft_layers > 0 and wishes.profile.device != "Cpu"
+    available = isinstance(arch, MlaMoe) and arch.draft_layers > 0 and wishes.profile.device != "Cpu"
+    if not available or wishes.goal == "Throughput":
+        return (False,)
+    return (True,) if wishes.goal == "Latency" else (False, True)
 
 
 def _pick(fixed: T | None, options: tuple[T, ...]) -> tuple[T, ...]:
@@ -190,7 +196,20 @@ def _score(wishes: Wishes, candidate: Candidate) -> float:
     expected = candidate.estimate
     if expected is None:  # trying out: the full model's shape, so attention DP and expert parallelism where possible
         return -float(candidate.layout.attention_dp * 1000 + candidate.layout.expert_parallel)
-    return expected.tpot_ms if wishes.goal == "Latency" else -expected.tokens_per_second
+    if wishes.goal != "Latency":
+        return -expected.tokens_per_second
+    # At the same few requests for all: a layout must not look fast because it holds fewer.
+    return estimate(
+        wishes.model,
+        wishes.profile,
+        candidate.layout,
+        candidate.nodes,
+        candidate.limits,
+        candidate.kv_tokens,
+        wishes.load,
+        kv_itemsize=wishes.kv_itemsize,
+        concurrency=LATENCY_REQUESTS,
+    ).tpot_ms
 
 
 def _moving_parts(layout: Layout) -> int:

@@ -17,6 +17,7 @@ from .wishes import Wishes
 CONTEXT = "spec.limits.contextLength"
 FRACTION = "spec.limits.memoryFractionPercent"
 RUNNING = "spec.limits.maxRunningRequests"
+CHUNK_SIZE = "spec.limits.chunkedPrefillSize"
 # R1's thoughts run to thousands of tokens: a rank that cannot hold one request of this length is of no use.
 LEAST_CONTEXT = 16_384
 RUNNING_PER_RANK = (512, 448, 384, 320, *range(256, 64, -16), *range(64, 16, -8), *range(16, 4, -2), 4, 3, 2, 1)
@@ -48,22 +49,51 @@ class Candidate:
 def judge(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
     """The largest limits that fit under `layout`, keeping what the user fixed."""
     problem = (
-        layout_problem(wishes.model, layout, nodes) or _context_problem(wishes) or _running_problem(wishes, layout)
+        layout_problem(wishes.model, layout, nodes)
+        or _context_problem(wishes)
+        or _running_problem(wishes, layout)
+        or _chunk_problem(wishes, layout)
     )
     if problem is not None:
         return problem
     if wishes.profile.device == "Cpu":
         return _on_processor_cores(wishes, layout, nodes)
     held: Held | None = None
+    late: Refusal | None = None
     for per_rank in _running_options(wishes, layout):
         limits = _limits(wishes, layout, per_rank)
         held = _hold(wishes, layout, limits)
         last = per_rank == 1 or wishes.max_running_requests is not None
         wanted = wishes.context_length or min(LEAST_CONTEXT, wishes.model.architecture.context)
         if held.kv_tokens >= max(wanted, 0 if last else per_rank * wishes.load.resident_tokens):
-            return _accept(wishes, layout, nodes, limits, held)
+            accepted = _accept(wishes, layout, nodes, limits, held)
+            late = None if isinstance(accepted, Refusal) else _too_slow(wishes, accepted)
+            if late is None:
+                return accepted
     assert held is not None
-    return _does_not_fit(wishes, layout, held)
+    return late or _does_not_fit(wishes, layout, held)
+
+
+def _too_slow(wishes: Wishes, candidate: Candidate) -> Refusal | None:
+    """Whether the estimate misses a promised latency."""
+    expected = candidate.estimate
+    if wishes.goal != "SLO" or expected is None:
+        return None
+    where = f"{candidate.layout.describe()} on {wishes.profile.name} with {expected.concurrency} requests running"
+    if wishes.slo.ttft_ms is not None and expected.ttft_ms > wishes.slo.ttft_ms:
+        return Refusal(
+            "spec.slo.ttftMilliseconds",
+            f"{where} is expected to take {expected.ttft_ms:.0f} ms to the first token of a "
+            f"{expected.input_tokens}-token prompt, more than {wishes.slo.ttft_ms}",
+            f"promise at least {expected.ttft_ms:.0f}, or use faster GPUs",
+        )
+    if wishes.slo.tpot_ms is not None and expected.tpot_ms > wishes.slo.tpot_ms:
+        return Refusal(
+            "spec.slo.tpotMilliseconds",
+            f"{where} is expected to take {expected.tpot_ms:.1f} ms a token, more than {wishes.slo.tpot_ms}",
+            f"promise at least {expected.tpot_ms:.0f}, or use faster GPUs",
+        )
+    return None
 
 
 def _context_problem(wishes: Wishes) -> Refusal | None:
@@ -88,6 +118,20 @@ def _running_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
     )
 
 
+def _chunk_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
+    """SGLang divides the chunk by the attention ranks and wants whole pages on each."""
+    page = 1 if isinstance(wishes.model.architecture, Dense) or wishes.profile.device == "Cpu" else PAGE
+    chunk = wishes.chunked_prefill_size
+    if chunk is None or chunk % (page * layout.attention_dp) == 0:
+        return None
+    whole = page * layout.attention_dp
+    return Refusal(
+        CHUNK_SIZE,
+        f"{chunk} tokens over {layout.attention_dp} attention ranks are not whole pages of {page} tokens on each",
+        f"set a multiple of {whole}, e.g. {-(-chunk // whole) * whole}",
+    )
+
+
 def _running_options(wishes: Wishes, layout: Layout) -> tuple[int, ...]:
     ranks = layout.attention_dp * layout.copies
     if wishes.max_running_requests is not None:
@@ -100,7 +144,8 @@ def _running_options(wishes: Wishes, layout: Layout) -> tuple[int, ...]:
 
 def _limits(wishes: Wishes, layout: Layout, per_rank: int) -> Limits:
     """Limits for `per_rank` requests on each attention rank. The context is the model's until the KV cache is known."""
-    chunk = wishes.chunked_prefill_size or max(CHUNK, CHUNK_PER_ATTENTION_RANK * layout.attention_dp)
+    share = max(CHUNK // layout.attention_dp, CHUNK_PER_ATTENTION_RANK) // PAGE * PAGE
+    chunk = wishes.chunked_prefill_size or share * layout.attention_dp
     ranks = layout.attention_dp * layout.copies
     return Limits(
         context_length=wishes.context_length or wishes.model.architecture.context,

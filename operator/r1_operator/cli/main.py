@@ -1,0 +1,61 @@
+"""`r1 …`, also `kubectl r1 …`. Each command imports what it needs when it is called: `r1 plan` starts in a moment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import plan_command
+
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Exit code 0 is done, 2 is bad input or a refusal, others are the command's own."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["bench"]:  # it has a command line of its own
+        return _bench(words[1:])
+    parser = _parser()
+    options = parser.parse_args(words)
+    if options.command == "plan":
+        return plan_command.run(options)
+    if options.command == "version":
+        return _version()
+    parser.print_help()
+    return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="r1", description="Serve the full DeepSeek-R1 on Kubernetes.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    plan_command.add_to(commands)
+    commands.add_parser("bench", help="load-test an endpoint", add_help=False)
+    commands.add_parser("version", help="print the versions of r1-operator and of the SGLang it plans for")
+    return parser
+
+
+def _version() -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from r1_operator.planning.engine_args import SGLANG_VERSION
+
+    try:
+        own = version("r1-operator")
+    except PackageNotFoundError:
+        own = "not installed"
+    print(f"r1-operator {own}, plans for SGLang {SGLANG_VERSION}")
+    return 0
+
+
+def _bench(words: Sequence[str]) -> int:
+    try:
+        from r1_bench.cli import run
+    except ImportError as error:
+        print(f"r1 bench: {error}; install the extra: pip install 'r1-operator[bench]'", file=sys.stderr)
+        return BAD_INPUT
+    return int(run(list(words)) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
