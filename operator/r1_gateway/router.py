@@ -33,7 +33,8 @@ _HEALTH: dict[str, object] = {
     # because the engine ends its HTTP server within moments of any fault of the gang.
     "--health-check-endpoint": "/v1/models",
     "--health-check-interval-secs": 1,
-    "--health-check-timeout-secs": 5,
+    # A busy engine may be slow to answer; one that is gone refuses at once, and a frozen one ends itself (15 s).
+    "--health-check-timeout-secs": 10,
     "--health-failure-threshold": 1,
     "--health-success-threshold": 1,
 }

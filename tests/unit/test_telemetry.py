@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,9 @@ async def test_slow_broken_and_foreign_answers_are_failures() -> None:
         return web.Response()
 
     app = web.Application()
-    app.router.add_put("/workers", lambda request: _text(request, '{"workers": [{"url": "u", "state": "Dancing"}]}'))
+    app.router.add_put("/workers", _says('{"workers": [{"url": "u", "state": "Dancing"}]}'))
     app.router.add_get("/status", hang)
-    app.router.add_get("/v1/loads", lambda request: _text(request, "no JSON"))
+    app.router.add_get("/v1/loads", _says("no JSON"))
     async with serving(app, 0, "127.0.0.1") as port, open_session() as session:
         here = ["127.0.0.1"]
         synced = await sync_workers(session, here, frozenset({Worker("u")}), token="t", port=port)
@@ -131,8 +131,11 @@ async def test_slow_broken_and_foreign_answers_are_failures() -> None:
         never.set()
 
 
-async def _text(_: web.Request, text: str) -> web.Response:
-    return web.Response(text=text)
+def _says(text: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    return handler
 
 
 async def test_asks_many_but_not_all_at_once() -> None:

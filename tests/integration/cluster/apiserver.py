@@ -17,6 +17,8 @@ from typing import Any
 
 from r1_operator.cluster import Client
 
+from tests.cluster.build import ensure_binaries
+
 GROUP_VERSION = "r1operator.dev/v1alpha1"
 
 
@@ -147,7 +149,7 @@ class ApiServer:
         return await Client.connect(str(self.kubeconfig), call_seconds=call_seconds)
 
 
-def find_programs() -> Path | None:
-    """The folder with `etcd` and `kube-apiserver`: `R1_KUBERNETES_BIN`, or where the local cluster keeps its build."""
+def find_programs() -> Path:
+    """The folder of `etcd` and `kube-apiserver`: `R1_KUBERNETES_BIN`, or the local cluster's, built at need."""
     given = os.environ.get("R1_KUBERNETES_BIN")
-    return Path(given) if given else None
+    return Path(given) if given else ensure_binaries()
