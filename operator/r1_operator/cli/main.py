@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from . import plan_command
 
@@ -17,7 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["bench"]:  # it has a command line of its own
         return _bench(words[1:])
     parser = _parser()
-    options = parser.parse_args(words)
+    try:
+        options = parser.parse_args(words)
+    except SystemExit as stop:  # --help, or bad input already told
+        return int(stop.code or 0)
     if options.command == "plan":
         return plan_command.run(options)
     if options.command == "version":
@@ -26,9 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return BAD_INPUT
 
 
+class _Parser(argparse.ArgumentParser):
+    """One clear line for bad input, not the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message.removeprefix('argument ')}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="r1", description="Serve the full DeepSeek-R1 on Kubernetes.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    parser = _Parser(prog="r1", description="Serve the full DeepSeek-R1 on Kubernetes.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     plan_command.add_to(commands)
     commands.add_parser("bench", help="load-test an endpoint", add_help=False)
     commands.add_parser("version", help="print the versions of r1-operator and of the SGLang it plans for")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from .hardware import built_in_profiles
 from .layout import AllToAll
 from .plan import Plan, Refusal
 from .search import Found, search
-from .sizing import CPU_FRACTION
+from .sizing import CPU_FRACTION, HARDWARE
 from .wishes import Wishes
 
 if TYPE_CHECKING:  # its import takes most of the command line's start
@@ -66,8 +67,27 @@ def plan_wishes(wishes: Wishes) -> Plan | Refusal:
     """The best plan that keeps every wish, or why there is none, with the nearest thing that works."""
     found = search(wishes)
     if isinstance(found, Refusal):
-        return found
+        return _with_nearest(wishes, found)
     return build(wishes, found)
+
+
+def _with_nearest(wishes: Wishes, refusal: Refusal) -> Refusal:
+    """For want of memory: the nearest thing that works, looked for and not guessed."""
+    if refusal.field != HARDWARE:
+        return refusal
+    free = replace(
+        wishes, nodes=None, tensor_parallel=None, attention_dp=None, expert_parallel=None, redundant_experts=None
+    )
+    more = search(replace(free, all_to_all=None))
+    if isinstance(more, Found):
+        where = f"{more.best.nodes} node(s)" if more.best.nodes != wishes.nodes else "the same nodes"
+        return replace(
+            refusal, remedy=f"what works is {more.best.layout.describe()} on {where} of {wishes.profile.name}"
+        )
+    for profile in sorted(built_in_profiles().values(), key=lambda p: p.gpus_per_node * p.usable_memory_mib):
+        if profile.device == wishes.profile.device and isinstance(search(replace(free, profile=profile)), Found):
+            return replace(refusal, remedy=f"the smallest hardware that works is {profile.name}")
+    return refusal
 
 
 def build(wishes: Wishes, found: Found) -> Plan:

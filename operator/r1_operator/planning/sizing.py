@@ -14,6 +14,7 @@ from .plan import Estimate, Limits, Memory, Refusal
 from .units import MIB, gib
 from .wishes import Wishes
 
+HARDWARE = "spec.hardware"
 CONTEXT = "spec.limits.contextLength"
 FRACTION = "spec.limits.memoryFractionPercent"
 RUNNING = "spec.limits.maxRunningRequests"
@@ -225,7 +226,7 @@ def _does_not_fit(wishes: Wishes, layout: Layout, held: Held) -> Refusal:
     elif wishes.context_length is not None and held.kv_tokens >= LEAST_CONTEXT:
         field = CONTEXT
     else:
-        field = "spec.hardware"
+        field = HARDWARE
     return Refusal(
         field,
         f"{layout.describe()} on {wishes.profile.name} needs {_sum_of(parts)} per GPU, more than the "
@@ -271,7 +272,7 @@ def _on_processor_cores(wishes: Wishes, layout: Layout, nodes: int) -> Candidate
     weights, usable = held.memory.weight_bytes, wishes.profile.usable_memory_mib * MIB
     if weights > usable:
         return Refusal(
-            "spec.hardware",
+            HARDWARE,
             f"{wishes.model.name} needs {gib(weights)} per rank, more than the {gib(usable)} of {wishes.profile.name}",
             "CPU mode is for trying out: use the model r1-operator/tiny-r1, or GPUs",
         )
