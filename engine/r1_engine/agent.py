@@ -20,6 +20,7 @@ from r1_engine.member import LINK_PATH, MemberRole
 from r1_engine.node import Ending, log
 from r1_engine.outcome import Cause, Exit, write_termination_log
 from r1_engine.stages import Stage
+from r1_engine.tasks import Tasks
 
 Role = HeadRole | MemberRole
 
@@ -86,7 +87,8 @@ async def run(settings: Settings) -> Cause:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, role.terminate)
-    work = loop.create_task(_guard(role, ending, settings))
+    tasks = Tasks(role.node.failed)
+    work = tasks.start(role.run())
     cause = await ending.wait()
     role.node.enter(Stage.FAILED if cause.code else Stage.DRAINING, cause.message)
     if settings.is_head:
@@ -96,15 +98,6 @@ async def run(settings: Settings) -> Cause:
         _, cause = await asyncio.gather(role.node.kill_everything(), role.farewell(cause))
     work.cancel()
     return cause
-
-
-async def _guard(role: Role, ending: Ending, settings: Settings) -> None:
-    """A fault of our own ends the gang like any other, with its name."""
-    try:
-        await role.run()
-    except Exception as error:
-        message = f"{settings.label}: the agent failed: {type(error).__name__}: {error}"
-        ending.set(Cause(Exit.DIED, "AgentFailed", message, settings.pod.node_name))
 
 
 def prepare(settings: Settings) -> None:

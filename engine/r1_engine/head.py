@@ -25,6 +25,7 @@ from r1_engine.node_paths import GATE_FILE
 from r1_engine.outcome import Cause, Exit, drained
 from r1_engine.probe import EngineClient
 from r1_engine.stages import Member, Stage
+from r1_engine.tasks import Tasks
 
 _BEFORE_SERVING = (Stage.RAY, Stage.WEIGHTS, Stage.WARM_UP)
 
@@ -45,7 +46,7 @@ class HeadRole:
         self._servers_ended: dict[int, asyncio.Event] = {
             index: asyncio.Event() for index in range(1, settings.config.nodes)
         }
-        self._background: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self.node.failed)
         self._probes: dict[int, asyncio.Task[None]] = {}
 
     # ── what the agent's endpoints show ──────────────────────────────────────────────────────────────────────────────
@@ -64,10 +65,10 @@ class HeadRole:
     # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        self._spawn(self._limit_start())
-        self._spawn(self._watch_leases())
-        self._spawn(self.node.reap())
-        self._spawn(self._read_gpus())
+        self._tasks.start(self._limit_start())
+        self._tasks.start(self._watch_leases())
+        self._tasks.start(self.node.reap())
+        self._tasks.start(self._read_gpus())
         self._changed()
         if not await self.node.check():
             return
@@ -86,9 +87,9 @@ class HeadRole:
         driver = processes.start(
             [sys.executable, "-m", "r1_engine.driver"], environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self.node.own_children = frozenset({driver.pid})
+        self.node.awaited.add(driver.pid)
         self.node.watch(driver.pid, "the Ray driver")
-        self._spawn(self._hear_driver(driver))
+        self._tasks.start(self._hear_driver(driver))
 
     async def _hear_driver(self, driver: subprocess.Popen[bytes]) -> None:
         reader = asyncio.StreamReader()
@@ -134,7 +135,7 @@ class HeadRole:
                 self._ranks = self._ranks.observed(loads, now)
             for rank in health.ranks_to_probe(self._ranks, now, limits.probe):
                 if rank not in self._probes:
-                    self._probes[rank] = self._spawn(self._probe(engine, rank))
+                    self._probes[rank] = self._tasks.start(self._probe(engine, rank))
             if self.node.progress.stage is Stage.WARM_UP:
                 if not health.silent_ranks(self._ranks):
                     self.node.enter(Stage.READY, "Every DP rank gives tokens.")
@@ -222,15 +223,15 @@ class HeadRole:
             self.terminate()
 
     async def _broadcast(self, message: dict[str, Any]) -> None:
-        for socket in list(self._links.values()):
-            with suppress(ConnectionError, RuntimeError):
-                await asyncio.wait_for(socket.send_json(message), 1.0)
+        """Sends to all members at once; one that cannot take it (cut off, frozen) holds nobody up."""
+        sends = [asyncio.wait_for(socket.send_json(message), 0.5) for socket in self._links.values()]
+        await asyncio.gather(*sends, return_exceptions=True)
 
     def _changed(self) -> None:
         """Node 0's own progress moved: it is the gang's, too."""
         pod, progress = self._settings.pod, self.node.progress
         self._gang = self._gang.heard(Member(0, pod.node_name, progress.stage, progress.message), time.monotonic())
-        self._spawn(self._broadcast({"gang": {"stage": str(progress.stage), "message": progress.message}}))
+        self._tasks.start(self._broadcast({"gang": {"stage": str(progress.stage), "message": progress.message}}))
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -248,7 +249,7 @@ class HeadRole:
         if starting:
             self._ending.set(drained(self._settings.pod.node_name, "Told to end before it was ready."))
         else:
-            self._spawn(self._finish())
+            self._tasks.start(self._finish())
 
     async def _finish(self) -> None:
         """Waits for the requests in flight, then for the servers; cuts what does not end in time."""
@@ -273,9 +274,3 @@ class HeadRole:
         """Tells every member why the gang ends, before anything is killed here."""
         await self._broadcast({"end": cause.to_json()})
         return cause
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task

@@ -20,6 +20,7 @@ from r1_engine.gpu import read_gpus
 from r1_engine.node import Ending, Node, log
 from r1_engine.outcome import Cause, Exit
 from r1_engine.stages import Stage
+from r1_engine.tasks import Tasks
 
 LINK_PATH = "/gang"
 # Node 0 judges the start first; a member that never reached it must end by itself, a little later.
@@ -42,7 +43,7 @@ class MemberRole:
         self._ray_started = False
         self._verdict = asyncio.Event()
         self._final: Cause | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self.node.failed)
 
     @property
     def ready(self) -> bool:
@@ -57,11 +58,14 @@ class MemberRole:
         return [{"index": pod.index, "name": pod.node_name, "stage": str(progress.stage), "message": progress.message}]
 
     async def run(self) -> None:
-        self._spawn(self._limit_start())
-        self._spawn(self._read_gpus())
-        self._spawn(self.node.reap())
-        self._spawn(self.node.check())
+        self._tasks.start(self._limit_start())
+        self._tasks.start(self._read_gpus())
+        self._tasks.start(self.node.reap())
+        self._tasks.start(self._check())
         await self._link()
+
+    async def _check(self) -> None:
+        await self.node.check()
 
     async def _link(self) -> None:
         """Tries until node 0 answers; the first connection is the only one."""
@@ -90,7 +94,7 @@ class MemberRole:
         self._report()
         if self._ending.is_set:
             await self._send({"failed": (await self._ending.wait()).to_json()})
-        self._spawn(self._beat())
+        self._tasks.start(self._beat())
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 break
@@ -101,14 +105,14 @@ class MemberRole:
     async def _on_message(self, message: dict[str, Any]) -> None:
         if (ray := message.get("ray")) and not self._ray_started:
             self._ray_started = True
-            self._spawn(self.node.start_ray(ray))
+            self._tasks.start(self.node.start_ray(ray))
         if gang := message.get("gang"):
             self.gang_stage = Stage(gang["stage"])
             if self.gang_stage in (Stage.WARM_UP, Stage.READY, Stage.DRAINING):
                 self.node.enter(self.gang_stage, gang["message"])
         if message.get("stopping"):
             self.node.stop_server(terminate=False)
-            self._spawn(self._tell_server_end())
+            self._tasks.start(self._tell_server_end())
         if end := message.get("end"):
             self._final = Cause.from_json(end)
             self._ending.set(self._final)
@@ -148,14 +152,14 @@ class MemberRole:
 
     def drain(self) -> None:
         """Only node 0 serves requests: a drain asked for here is node 0's to do."""
-        self._spawn(self._send({"drain": True}))
+        self._tasks.start(self._send({"drain": True}))
 
     def terminate(self) -> None:
         if self._socket is None:
             self._ending.set(Cause(Exit.DRAINED, "Drained", "Ended before it joined.", self._settings.pod.node_name))
             return
         log("SIGTERM: asking node 0 to drain the gang")
-        self._spawn(self._send({"terminate": True}))
+        self._tasks.start(self._send({"terminate": True}))
 
     async def farewell(self, cause: Cause) -> Cause:
         """Tells node 0 and returns the cause that counts for the gang, if node 0 says it in time."""
@@ -171,7 +175,7 @@ class MemberRole:
 
     def _report(self) -> None:
         progress = self.node.progress
-        self._spawn(
+        self._tasks.start(
             self._send({"report": {"stage": str(progress.stage), "message": progress.message, "gpus": self.gpus}})
         )
 
@@ -179,8 +183,3 @@ class MemberRole:
         if self._socket is not None and not self._socket.closed:
             with suppress(ConnectionError, aiohttp.ClientError):  # _converse sees the closed connection
                 await self._socket.send_json(message)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

@@ -69,7 +69,7 @@ class Node:
         self._watch = processes.Watch()
         self._actor: asyncio.StreamWriter | None = None
         self._stopping = False
-        self._group: ray_group.RayGroup | None = None
+        self.awaited: set[int] = set()  # children with a Popen of their own, which reaps them
 
     def enter(self, stage: Stage, message: str) -> None:
         before, self.progress = self.progress, self.progress.enter(stage, message, time.time())
@@ -80,6 +80,10 @@ class Node:
 
     def fail(self, code: Exit, reason: str, message: str) -> None:
         self._ending.set(Cause(code, reason, message, self.settings.pod.node_name))
+
+    def failed(self, error: BaseException) -> None:
+        """A fault of the agent's own ends the gang like any other."""
+        self.fail(Exit.DIED, "AgentFailed", f"{self.settings.label}: the agent failed: {type(error).__name__}: {error}")
 
     async def check(self) -> bool:
         """The pre-flight checks; False when they ended the gang."""
@@ -95,14 +99,14 @@ class Node:
         path = self.settings.pod.run_dir / AGENT_SOCKET
         path.unlink(missing_ok=True)
         await asyncio.start_unix_server(self._serve_actor, str(path), limit=1 << 20)
-        self._group = ray_group.launch(self.settings, head_ip, os.environ)
-        self.watch(self._group.process.pid, "ray start")
+        group = ray_group.launch(self.settings, head_ip, os.environ)
+        self.awaited.add(group.process.pid)
         try:
-            await ray_group.wait_up(self._group, self.settings, _RAY_UP_SECONDS)
+            await ray_group.wait_up(group, self.settings, _RAY_UP_SECONDS)
         except ray_group.RayStartError as error:
             self.fail(Exit.DIED, "RayFailed", f"{self.settings.label}: {error}")
             return
-        for pid, part in self._group.parts.items():
+        for pid, part in group.parts.items():
             self.watch(pid, part)
         self.enter(Stage.RAY, "Ray runs here; waiting for the whole gang.")
 
@@ -166,10 +170,7 @@ class Node:
         """Reaps orphans for ever: as the pod's first process nobody else does."""
         while True:
             await asyncio.sleep(5)
-            known = {self._group.process.pid} if self._group else set()
-            processes.reap_orphans(frozenset(known | self.own_children))
-
-    own_children: frozenset[int] = frozenset()
+            processes.reap_orphans(frozenset(self.awaited))
 
     async def kill_everything(self) -> None:
         left = await asyncio.to_thread(processes.kill_below, os.getpid(), 10.0)
