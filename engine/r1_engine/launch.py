@@ -37,20 +37,20 @@ def environment(
     network interface that carries the pod's address, over which gloo and NCCL find each other."""
     config, run_dir = settings.config, settings.pod.run_dir
     kept = {name: value for name, value in base.items() if not name.startswith(_FROM_RAY)}
+    # Otherwise SGLang asks the network which address it has, and waits for minutes where there is no default route.
+    defaults = {"SGLANG_HOST_IP": settings.pod.ip}
+    if interface is not None:
+        defaults |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
     own = {
         # A dead server's gauges must not be served again: each start has a directory of its own.
         "PROMETHEUS_MULTIPROC_DIR": str(run_dir / "prometheus"),
         # Where SGLang runs several HTTP workers, each imports its application from here.
         "SGLANG_HTTP_SERVER_APP_PATH": "r1_engine.serve_app:app",
         "PYTHONUNBUFFERED": "1",
-        # Otherwise SGLang asks the network which address it has, and waits for minutes where there is no default route.
-        "SGLANG_HOST_IP": settings.pod.ip,
     }
     if settings.is_head:  # the others serve no requests
         own[GATE_VARIABLE] = str(run_dir / GATE_FILE)
-    if interface is not None:
-        own |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
     if config.device == "cpu":
-        ranks = config.nodes * config.gpus_per_node
-        own |= cpu.environment(ranks, cores, settings.pod.index)
-    return {**kept, **own, **config.env}
+        defaults |= cpu.environment(config.nodes * config.gpus_per_node, cores, settings.pod.index)
+    # What the user set in the pod or in engine.json wins over what we would choose, not over what we rely on.
+    return {**defaults, **kept, **config.env, **own}

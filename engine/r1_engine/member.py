@@ -19,6 +19,7 @@ from r1_engine.config import Settings
 from r1_engine.gpu import read_gpus
 from r1_engine.node import Ending, Node, log
 from r1_engine.outcome import Cause, Exit
+from r1_engine.ray_group import bracketed
 from r1_engine.stages import Stage
 from r1_engine.tasks import Tasks
 
@@ -70,7 +71,7 @@ class MemberRole:
     async def _link(self) -> None:
         """Tries until node 0 answers; the first connection is the only one."""
         config = self._settings.config
-        url = f"http://{config.head_address}:{config.ports.agent}{LINK_PATH}"
+        url = f"http://{bracketed(config.head_address)}:{config.ports.agent}{LINK_PATH}"
         headers = {"Authorization": f"Bearer {self._settings.token}"}
         async with aiohttp.ClientSession() as session:
             while True:

@@ -20,6 +20,8 @@ from r1_engine.stages import Progress, Stage
 from r1_engine.supervise import Ended
 
 _RAY_UP_SECONDS = 120.0
+# `ray start` itself gives up after 30 s without an answer of the GCS, which a busy machine can need.
+_RAY_ATTEMPTS = 3
 _SHARDS = re.compile(r"shards:\s+(\d+)% Completed \| (\d+)/(\d+)")
 
 
@@ -99,16 +101,21 @@ class Node:
         path = self.settings.pod.run_dir / AGENT_SOCKET
         path.unlink(missing_ok=True)
         await asyncio.start_unix_server(self._serve_actor, str(path), limit=1 << 20)
-        group = ray_group.launch(self.settings, head_ip, os.environ)
-        self.awaited.add(group.process.pid)
-        try:
-            await ray_group.wait_up(group, self.settings, _RAY_UP_SECONDS)
-        except ray_group.RayStartError as error:
-            self.fail(Exit.DIED, "RayFailed", f"{self.settings.label}: {error}")
-            return
-        for pid, part in group.parts.items():
-            self.watch(pid, part)
-        self.enter(Stage.RAY, "Ray runs here; waiting for the whole gang.")
+        for attempt in range(1, _RAY_ATTEMPTS + 1):
+            group = ray_group.launch(self.settings, head_ip, os.environ)
+            self.awaited.add(group.process.pid)
+            try:
+                await ray_group.wait_up(group, self.settings, _RAY_UP_SECONDS)
+            except ray_group.RayStartError as error:
+                log(f"Ray did not start (attempt {attempt} of {_RAY_ATTEMPTS}): {error}")
+                group.end()
+                if attempt == _RAY_ATTEMPTS:
+                    self.fail(Exit.DIED, "RayFailed", f"{self.settings.label}: {error}")
+            else:
+                for pid, part in group.parts.items():
+                    self.watch(pid, part)
+                self.enter(Stage.RAY, "Ray runs here; waiting for the whole gang.")
+                return
 
     def watch(self, pid: int, part: str) -> None:
         """Ends the gang when the process ends."""

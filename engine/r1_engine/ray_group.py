@@ -78,6 +78,11 @@ class RayGroup:
     log: Path
     parts: dict[int, str]
 
+    def end(self) -> None:
+        """Kills a start that failed; the kernel takes what `ray start` had started along with it."""
+        self.process.kill()
+        self.process.wait()
+
 
 def launch(settings: Settings, head_ip: str, base: Mapping[str, str]) -> RayGroup:
     log = settings.pod.run_dir / "ray-start.log"

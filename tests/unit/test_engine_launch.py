@@ -1,0 +1,83 @@
+"""The command lines and environments the engine starts its parts with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from r1_engine import launch, ray_group
+from r1_engine.config import EngineConfig, Pod, Settings
+
+
+def settings(index: int = 0, ip: str = "10.0.0.7", **changes: Any) -> Settings:
+    config = {
+        "deployment": "r1",
+        "replica": 0,
+        "attempt": 0,
+        "nodes": 2,
+        "gpusPerNode": 1,
+        "headAddress": "head",
+        "servedName": "deepseek-r1",
+        "modelPath": "/models",
+        **changes,
+    }
+    pod = Pod(name="r1-0-0-0", ip=ip, node_name="gpu-7", index=index)
+    return Settings(config=EngineConfig.model_validate(config), pod=pod, token="secret")
+
+
+def value(argv: list[str], flag: str) -> str:
+    assert argv.count(flag) == 1
+    return argv[argv.index(flag) + 1]
+
+
+def test_the_server_is_told_its_place_in_the_gang() -> None:
+    argv = launch.command(settings(1, engineArgs=["--tp-size", "2"]), "10.0.0.1")
+    assert value(argv, "--nnodes") == "2"
+    assert value(argv, "--node-rank") == "1"
+    assert value(argv, "--dist-init-addr") == "10.0.0.1:25000"
+    assert value(argv, "--tp-size") == "2"
+    assert "--device" not in argv
+
+
+def test_loopback_and_ipv6_addresses_work() -> None:
+    assert value(launch.command(settings(ip="127.0.1.2"), "127.0.1.1"), "--host") == "127.0.1.2"
+    argv = launch.command(settings(ip="fd00::7"), "fd00::1")
+    assert (value(argv, "--host"), value(argv, "--dist-init-addr")) == ("::", "[fd00::1]:25000")
+
+
+def test_cpu_mode_adds_its_flags_and_the_users_win() -> None:
+    argv = launch.command(settings(device="cpu", engineArgs=["--max-total-tokens", "4096"]), "10.0.0.1")
+    assert value(argv, "--device") == "cpu"
+    assert value(argv, "--max-total-tokens") == "4096"
+
+
+def test_the_users_environment_wins_over_choices_not_over_what_we_rely_on() -> None:
+    ray = {"RAY_ADDRESS": "x", "OMP_NUM_THREADS": "1", "NCCL_SOCKET_IFNAME": "ib0", "PROMETHEUS_MULTIPROC_DIR": "/x"}
+    given = launch.environment(ray, settings(env={"SGLANG_X": "1"}), (0, 1), "eth0")
+    assert given["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert given["GLOO_SOCKET_IFNAME"] == "eth0"
+    assert given["SGLANG_X"] == "1"
+    assert given["PROMETHEUS_MULTIPROC_DIR"] == "/tmp/r1/prometheus"
+    assert not {"RAY_ADDRESS", "OMP_NUM_THREADS"} & set(given)
+    assert "SGLANG_USE_CPU_ENGINE" not in given
+
+
+def test_cpu_ranks_of_two_nodes_begin_at_different_cores() -> None:
+    binds = [
+        launch.environment({}, settings(index, device="cpu"), (4, 5), None)["SGLANG_CPU_OMP_THREADS_BIND"]
+        for index in (0, 1)
+    ]
+    assert binds == ["4|5", "5|4"]
+
+
+def test_ray_is_started_with_token_small_store_and_no_dashboard() -> None:
+    argv = ray_group.command(settings(device="cpu"), "10.0.0.7")
+    assert value(argv, "--num-gpus") == "0"
+    assert value(argv, "--include-dashboard") == "false"
+    assert int(value(argv, "--object-store-memory")) < 100_000_000
+    environment = ray_group.environment({}, settings(), "10.0.0.7")
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert environment["RAY_AUTH_TOKEN"] == "secret"
+    assert "secret" not in " ".join(argv)
+    member = ray_group.command(settings(1), "10.0.0.7")
+    assert value(member, "--address") == "10.0.0.7:6379"
+    assert value(member, "--num-gpus") == "1"
