@@ -64,7 +64,7 @@ PORT_RAY: Final = 6379
 PORT_DIST: Final = 25000
 PORT_GATEWAY: Final = 8000
 PORT_GATEWAY_ADMIN: Final = 8001
-"""Where the operator feeds a gateway pod with replicas; asks for the token of the gateway's Secret. Not in its Service."""
+"""Where the operator feeds a gateway pod with replicas, by the token of the gateway's Secret. Not in its Service."""
 PORT_GATEWAY_METRICS: Final = 29000
 PORT_OPERATOR: Final = 8080
 """The operator's own /healthz, /readyz and /metrics."""
@@ -73,10 +73,8 @@ PORT_OPERATOR: Final = 8080
 PATH_MODELS: Final = "/models"
 PATH_ENGINE_CONFIG_DIR: Final = "/etc/r1"
 ENGINE_CONFIG_KEY: Final = "engine.json"
-PATH_ENGINE_CONFIG: Final = f"{PATH_ENGINE_CONFIG_DIR}/{ENGINE_CONFIG_KEY}"
 PATH_RAY_TOKEN_DIR: Final = "/var/run/r1"
 RAY_TOKEN_FILE: Final = "ray-token"
-PATH_RAY_TOKEN: Final = f"{PATH_RAY_TOKEN_DIR}/{RAY_TOKEN_FILE}"
 RAY_TOKEN_KEY: Final = "token"
 """Key in the Secret; the volume projects it as RAY_TOKEN_FILE."""
 PATH_SHARED_MEMORY: Final = "/dev/shm"
@@ -103,6 +101,9 @@ RESERVED_ENV: Final = (
     ENV_POD_IP,
     ENV_NODE_NAME,
     ENV_NODE_INDEX,
+    "R1_ENGINE_CONFIG",
+    "R1_RUN_DIR",
+    "R1_TERMINATION_LOG",
     "CUDA_VISIBLE_DEVICES",
     "RAY_ADDRESS",
     "RAY_AUTH_MODE",

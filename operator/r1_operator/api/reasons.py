@@ -33,7 +33,6 @@ class Reason(StrEnum):
     DEGRADED = "Degraded"
     START_FAILED = "StartFailed"
     SCALED_TO_ZERO = "ScaledToZero"
-    DELETING = "Deleting"
     RECONCILE_FAILED = "ReconcileFailed"
     # SpecValid
     PLANNED = "Planned"
