@@ -7,6 +7,7 @@ For DeepSeek V3's architecture it equals, to the byte, what SGLang 0.5.23's own 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .layout import AllToAll, Layout
 from .model import Dense, MlaMoe, Model, Quantization
@@ -25,6 +26,7 @@ class Part:
     bytes: int
 
 
+@lru_cache(maxsize=512)
 def weight_parts(model: Model, layout: Layout) -> tuple[Part, ...]:
     """Bytes per GPU after loading, on the rank that holds most. Expects a layout that `checks` passed."""
     if isinstance(model.architecture, Dense):
@@ -37,6 +39,7 @@ def weight_bytes(model: Model, layout: Layout) -> int:
     return sum(part.bytes for part in weight_parts(model, layout))
 
 
+@lru_cache(maxsize=512)
 def draft_parts(model: Model, layout: Layout) -> tuple[Part, ...]:
     """Bytes per GPU of the multi-token-prediction layer while the KV cache is sized. Empty without a draft.
 
