@@ -105,7 +105,7 @@ def prepare(settings: Settings) -> None:
     run_dir = settings.pod.run_dir
     shutil.rmtree(run_dir, ignore_errors=True)
     (run_dir / "prometheus").mkdir(mode=0o700, parents=True)
-    # A container's user may have no home and no name; torch, Triton and Ray keep caches in the one and ask for the other.
+    # A container's user may have no home and no name: torch and Triton keep caches in the one and ask for the other.
     if not os.access(os.environ.get("HOME", ""), os.W_OK):
         (run_dir / "home").mkdir()
         os.environ["HOME"] = str(run_dir / "home")
