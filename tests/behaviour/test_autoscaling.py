@@ -1,0 +1,33 @@
+"""The autoscaler on real objects: up under load, held without data, down when the load has gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.behaviour.world import Deployment, wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+def test_replicas_follow_the_load_and_spec_stays(deploy: Callable[..., Deployment]) -> None:
+    scaling = {"minReplicas": 1, "maxReplicas": 2, "scaleUpCooldownSeconds": 0, "scaleDownCooldownSeconds": 10}
+    r1 = deploy(autoscaling=scaling)
+    r1.await_ready("r1-0-0")
+    r1.await_condition("Autoscaling", "True")
+
+    r1.fault("r1-0-0-0", "load", kvUsage=0.9, tokensPerSecond=100, running=8, waiting=0)
+    wait_for("scaled up", r1.gangs, until=lambda g: g == {"r1-0-0": "Ready", "r1-1-0": "Ready"})
+    assert r1.status()["desiredReplicas"] == 2
+    assert r1.kubectl("get", "r1d", "r1", "-o", "jsonpath={.spec.replicas}") == "1"
+    assert any(e.startswith("ScaledUp: KvUsageHigh: KV cache 90% used in 1 replicas (target 70%)") for e in r1.events())
+
+    r1.fault("r1-0-0-0", "silent")
+    told = r1.await_condition("Autoscaling", "False", "MissingMetrics")
+    assert "1 of 2 ready replicas did not report their load" in told["message"]
+    assert r1.status()["desiredReplicas"] == 2
+
+    r1.fault("r1-0-0-0", "clear")
+    wait_for("scaled down", r1.gangs, until=lambda g: len(g) == 1)
+    assert any(e.startswith("ScaledDown: LoadLow: ") for e in r1.events())

@@ -1,0 +1,157 @@
+"""Apply, scale, delete, crash, failure, placement and rolls."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.behaviour.conftest import left_behind
+from tests.behaviour.world import Deployment, World, ask, names_of, wait_for
+
+pytestmark = pytest.mark.cluster
+
+Deploy = Callable[..., Deployment]
+
+
+@contextmanager
+def traffic(base: str, streams: int = 2) -> Iterator[list[str]]:
+    """Requests one after the other in each stream; → the errors so far."""
+    errors: list[str] = []
+    answers: list[str] = []
+    over = threading.Event()
+
+    def stream() -> None:
+        while not over.is_set():
+            try:
+                answers.append(ask(base))
+            except Exception as error:
+                errors.append(repr(error))
+
+    threads = [threading.Thread(target=stream) for _ in range(streams)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for("traffic flows", lambda: len(answers), until=lambda count: count >= streams)
+        yield errors
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_apply_serves_and_then_writes_nothing(world: World, deploy: Deploy) -> None:
+    r1 = deploy()
+    r1.await_ready("r1-0-0")
+    assert ask(r1.gateway())
+    status = r1.status()
+    assert status["ready"] == "1/1"
+    assert status["gpus"] == 2
+    assert len(set(status["replicaStatuses"][0]["nodes"])) == 2
+    happened = wait_for("events", r1.events, until=lambda events: any(e.startswith("ReplicaReady") for e in events))
+    assert {"Planned", "GangCreated", "GangPlaced"} <= {e.split(":")[0] for e in happened}
+
+    # The load's first figures may still be written; from then on reconciles cost nothing.
+    wait_for("load in status", r1.status, until=lambda s: "load" in s)
+    writes = world.operator.metric("^r1_operator_api_writes_total.*(apply|create|patch|delete)")
+    reconciles = world.operator.metric("^r1_operator_reconcile_seconds_count")
+    for value in ("a", "b", "c"):
+        world.cluster.kubectl("label", "node", "n1", f"test/poke={value}", "--overwrite")
+        wait_for(
+            "a reconcile",
+            lambda: world.operator.metric("^r1_operator_reconcile_seconds_count"),
+            until=lambda now, before=reconciles: now > before,
+        )
+        reconciles = world.operator.metric("^r1_operator_reconcile_seconds_count")
+    assert world.operator.metric("^r1_operator_api_writes_total.*(apply|create|patch|delete)") == writes
+
+
+def test_scale_up_and_down_loses_no_request(deploy: Deploy) -> None:
+    r1 = deploy()
+    r1.await_ready("r1-0-0")
+    with traffic(r1.gateway()) as errors:
+        r1.kubectl("scale", "r1d", "r1", "--replicas=2")
+        r1.await_ready("r1-0-0", "r1-1-0")
+        r1.kubectl("scale", "r1d", "r1", "--replicas=1")
+        wait_for("one left", r1.gangs, until=lambda gangs: len(gangs) == 1)
+        wait_for("two pods", lambda: names_of(r1.pods()), until=lambda pods: len(pods) == 2)
+    assert errors == []
+    assert any(e.startswith("ReplicaDraining") for e in r1.events())
+
+
+def test_deleted_midway_leaves_nothing(deploy: Deploy) -> None:
+    r1 = deploy(env={"R1_STANDIN_START_SECONDS": "60"})
+    wait_for("pods run", r1.pods, until=lambda pods: any(p["spec"].get("nodeName") for p in pods))
+    r1.kubectl("delete", "r1d", "r1", "--wait=false")
+    wait_for("nothing left", lambda: left_behind(r1), until=lambda left: left == [])
+
+
+def test_operator_killed_midway_goes_on(world: World, deploy: Deploy) -> None:
+    r1 = deploy(env={"R1_STANDIN_START_SECONDS": "8"})
+    wait_for("first pods", r1.pods)
+    world.operator.end(signal.SIGKILL)
+    world.operator.start()
+    r1.await_ready("r1-0-0")
+    assert names_of(r1.pods()) == ["r1-0-0-0", "r1-0-0-1"]
+
+
+def test_member_killed_restarts_the_gang(deploy: Deploy) -> None:
+    r1 = deploy()
+    r1.await_ready("r1-0-0")
+    r1.fault("r1-0-0-1", "exit70")
+    r1.await_ready("r1-0-1")
+    assert r1.status()["replicaStatuses"][0]["restarts"] == 1
+    assert any(e.startswith("GangFailed: r1-0-0: ") for e in r1.events())
+    # The dead pods stay for their logs, and hold no node.
+    assert all(p["status"]["phase"] == "Failed" for p in r1.pods() if p["metadata"]["name"].startswith("r1-0-0-"))
+    assert ask(r1.gateway())
+
+
+def test_pod_deleted_by_a_user_drains_the_gang_and_is_replaced(deploy: Deploy) -> None:
+    r1 = deploy()
+    r1.await_ready("r1-0-0")
+    with traffic(r1.gateway(), streams=1) as errors:
+        r1.kubectl("delete", "pod", "r1-0-0-1", "--wait=false")
+        r1.await_ready("r1-0-1")
+    # One replica, so requests between the two gangs are turned away; but never broken.
+    assert all("503" in error for error in errors), errors
+    assert names_of(r1.pods()) == ["r1-0-1-0", "r1-0-1-1"]
+
+
+def test_node_lost_moves_the_gang(world: World, deploy: Deploy) -> None:
+    r1 = deploy(env={"R1_STANDIN_LEASE_SECONDS": "5"})
+    r1.await_ready("r1-0-0")
+    node = r1.pod("r1-0-0-1")["spec"]["nodeName"]
+    world.cluster.kill_node(node)
+    try:
+        # The kubelet's silence is noticed by Kubernetes after 40 to 50 s, the gang's own lease ends long before.
+        r1.await_ready("r1-0-1")
+        assert node not in {p["spec"].get("nodeName") for p in r1.pods() if p["metadata"]["name"].startswith("r1-0-1")}
+    finally:
+        world.cluster.heal_node(node)
+        world.cluster.await_nodes(node)
+
+
+def test_gang_without_room_waits_whole_and_goes_when_nodes_come(world: World, deploy: Deploy) -> None:
+    r1 = deploy(replicas=3)
+    told = r1.await_condition("GangsPlaced", "False", "InsufficientNodes")
+    assert "r1-2-0 needs 2 whole free nodes with 1 nvidia.com/gpu each: 0 of" in told["message"]
+    wait_for("two ready", r1.gangs, until=lambda g: list(g.values()).count("Ready") == 2)
+    third = [p for p in r1.pods() if p["metadata"]["name"].startswith("r1-2-0-")]
+    assert len(third) == 2
+    assert all(p["spec"]["schedulingGates"] and "nodeName" not in p["spec"] for p in third)
+    world.cluster.add_node()
+    world.cluster.add_node()
+    r1.await_ready("r1-0-0", "r1-1-0", "r1-2-0")
+
+
+def test_roll_keeps_serving(deploy: Deploy) -> None:
+    r1 = deploy()
+    r1.await_ready("r1-0-0")
+    with traffic(r1.gateway()) as errors:
+        r1.apply(env={"ANOTHER": "1"})
+        wait_for("the new gang alone", r1.gangs, until=lambda g: g == {"r1-1-0": "Ready"})
+    assert errors == []

@@ -1,0 +1,199 @@
+"""A cluster, the operator as a process in it, and R1Deployments whose engines are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.cluster import identities, network
+from tests.cluster.cluster import Cluster
+
+Seen = TypeVar("Seen")
+CHECKOUT = Path(__file__).resolve().parents[2]
+CRD = CHECKOUT / "charts" / "r1-operator" / "files" / "r1deployments.yaml"
+METRICS_PORT = 18080
+PATIENCE_SECONDS = 90.0
+"""A gang of stand-ins is up in 10 s on an idle machine; two loaded cores need longer."""
+
+
+class Operator:
+    """`python -m r1_operator` in the cluster's network."""
+
+    def __init__(self, cluster: Cluster, log: Path) -> None:
+        self._cluster, self._log = cluster, log
+        self._kubeconfig = log.parent / "operator.kubeconfig"
+        server = f"https://{network.CONTROL_PLANE}:{network.APISERVER_PORT}"
+        identities.write_kubeconfig(cluster.paths, "admin", self._kubeconfig, server)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(METRICS_PORT), "--log-level", "debug"]
+        images = ["--engine-image", "r1-standin:dev", "--gateway-image", "r1-gateway:dev"]
+        command = [*self._cluster._entry_command(), sys.executable, "-m", "r1_operator", *flags, *images]
+        with self._log.open("ab") as log:
+            # POD_NAME: the same identity after a crash takes its lease back at once, as a restarted container does.
+            environment = {**os.environ, "POD_NAME": "operator"}
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Signal the operator; → its exit code."""
+        assert self._process is not None
+        pid = self._inner_pid()
+        os.kill(pid, number)
+        return self._process.wait(timeout=20)
+
+    def _inner_pid(self) -> int:
+        """nsenter forks for the process namespace: the operator is its child."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else pid
+
+    def metric(self, pattern: str) -> float:
+        """Sum of the samples whose name and labels match."""
+        text = self._cluster.exec_inside(
+            ["curl", "-sf", f"http://127.0.0.1:{METRICS_PORT}/metrics"], capture_output=True
+        ).stdout
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.search(pattern, line))
+
+
+class World:
+    """What the tests act on."""
+
+    def __init__(self, cluster: Cluster, operator: Operator) -> None:
+        self.cluster, self.operator = cluster, operator
+
+    def deployment(self, namespace: str, **spec: Any) -> Deployment:
+        """Apply an R1Deployment of stand-ins named `r1` in a new namespace."""
+        self.cluster.kubectl("create", "namespace", namespace)
+        deployment = Deployment(self.cluster, namespace, "r1")
+        deployment.apply(**spec)
+        return deployment
+
+
+class Deployment:
+    """One R1Deployment."""
+
+    def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
+        self.cluster, self.namespace, self.name = cluster, namespace, name
+
+    def apply(self, env: Mapping[str, str] | None = None, **spec: Any) -> None:
+        variables = {
+            "PYTHONPATH": "/opt/r1/tests/standin/image:/opt/r1",
+            "R1_STANDIN_CHECK_WEIGHTS": "0",
+            **(env or {}),
+        }
+        manifest = {
+            "apiVersion": "r1operator.dev/v1alpha1",
+            "kind": "R1Deployment",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {
+                "model": {
+                    "name": "r1-operator/tiny-r1",
+                    "servedName": "tiny-r1",
+                    "weights": {"hostPath": {"path": str(CHECKOUT)}},
+                },
+                "hardware": "CPUx1",
+                "topology": {"nodesPerReplica": 2},
+                "drain": {"seconds": 20},
+                "startup": {"seconds": 120},
+                "engine": {"env": [{"name": k, "value": v} for k, v in variables.items()]},
+            }
+            | spec,
+        }
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", "r1d", self.name, "-o", "json"))
+        status: dict[str, Any] = found.get("status") or {}
+        return status
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        return next((c for c in self.status().get("conditions", ()) if c["type"] == kind), {})
+
+    def pods(self, component: str = "engine") -> list[dict[str, Any]]:
+        selector = f"app.kubernetes.io/component={component}"
+        items: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        return items
+
+    def pod(self, name: str) -> dict[str, Any]:
+        return next(p for p in self.pods() if p["metadata"]["name"] == name)
+
+    def events(self) -> list[str]:
+        items = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
+        return [f"{e['reason']}: {e['message']}" for e in items if e["involvedObject"]["kind"] == "R1Deployment"]
+
+    def gangs(self) -> dict[str, str]:
+        """Gang → stage, as the status tells."""
+        return {r["name"]: r["stage"] for r in self.status().get("replicaStatuses", ())}
+
+    def await_ready(self, *gangs: str) -> None:
+        """Exactly these gangs, each Ready, and the resource Ready."""
+        wanted = dict.fromkeys(gangs, "Ready")
+        wait_for(f"{', '.join(gangs)} ready", self.gangs, until=lambda seen: seen == wanted)
+        self.await_condition("Ready", "True")
+
+    def await_condition(self, kind: str, status: str, reason: str | None = None) -> dict[str, Any]:
+        def holds(condition: dict[str, Any]) -> bool:
+            return condition.get("status") == status and reason in (None, condition.get("reason"))
+
+        return wait_for(f"{kind}={status} {reason or ''}", lambda: self.condition(kind), until=holds)
+
+    def fault(self, pod: str, kind: str, **fields: Any) -> None:
+        """Injects a fault of the stand-in in one pod."""
+        address = self.pod(pod)["status"]["podIP"]
+        body = json.dumps({"kind": kind, **fields})
+        command = ["curl", "-s", "-m", "5", "-H", "Content-Type: application/json", "-d", body]
+        self.cluster.exec_inside([*command, f"http://{address}:8500/fault"], capture_output=True, check=False)
+
+    def gateway(self) -> str:
+        port = self.cluster.expose(self.namespace, f"{self.name}-gateway", 8000)
+        return f"http://127.0.0.1:{port}"
+
+
+def ask(base: str, seconds: float = 30.0, tokens: int = 8) -> str:
+    """One chat completion. Raises for anything but an answer."""
+    body = {
+        "model": "tiny-r1",
+        "messages": [{"role": "user", "content": f"Count to {tokens}"}],
+        "max_tokens": tokens + 64,
+    }
+    request = urllib.request.Request(
+        f"{base}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=seconds) as response:
+        text: str = json.loads(response.read())["choices"][0]["message"]["content"]
+        return text
+
+
+def wait_for(
+    what: str,
+    probe: Callable[[], Seen],
+    *,
+    until: Callable[[Seen], object] = bool,
+    seconds: float = PATIENCE_SECONDS,
+    interval: float = 0.3,
+) -> Seen:
+    """Call `probe` until `until` accepts what it returns. Raises AssertionError with what was seen last."""
+    deadline = time.monotonic() + seconds
+    while not until(seen := probe()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; last seen: {seen}"
+        time.sleep(interval)
+    return seen
+
+
+def names_of(objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted(o["metadata"]["name"] for o in objects)
