@@ -22,6 +22,9 @@ from .actions import Action, CreateGang, Decision, EndPods, PodRef, ReplicaView,
 from .gangs import Gang, GangState, Member, failure_of, state_of
 from .records import Record, delay_before_restart, restarts_of
 
+SETTLE_SECONDS = 3.0
+"""The engine ends its whole gang within 2 s of a death, and each pod leaves its own last words. Deleting the survivors
+before they have spoken would often delete the cause and keep a consequence ("the connection to node 0 closed")."""
 FAILED_GRACE_SECONDS = 15
 """For the survivors of a failed gang: their streams are lost already, the engine only has to let go of its GPUs."""
 
@@ -68,7 +71,7 @@ def next_actions(wanted: Wanted, observed: Observed, now: float) -> Decision:
 
     for view in staying:
         if view.state is GangState.FAILED:
-            actions += _tear_down(view, observed.dead_nodes)
+            actions += _tear_down(view, observed, now)
     if not wanted.hold:
         actions += _complete(staying)
         actions += _restart(staying, observed, wanted, now)
@@ -134,16 +137,29 @@ def _finish_leaving(gang: Gang, dead_nodes: Mapping[str, str]) -> list[Action]:
     ]
 
 
-def _tear_down(view: ReplicaView, dead_nodes: Mapping[str, str]) -> list[Action]:
+def _tear_down(view: ReplicaView, observed: Observed, now: float) -> list[Action]:
     if view.gang is None or view.failure is None:
         return []
+    dead_nodes = observed.dead_nodes
     alive = [m for m in view.gang.members if not m.finished]
     forced = [m for m in alive if m.node in dead_nodes]
     pending = [m for m in alive if m.node not in dead_nodes and not m.deleting]
+    if not _settled(view, observed, now, SETTLE_SECONDS):
+        pending = []
     return [
         *_end_pods(view.gang, forced, 0, Why.FAILED, view.failure.message),
         *_end_pods(view.gang, pending, FAILED_GRACE_SECONDS, Why.FAILED, view.failure.message),
     ]
+
+
+def _settled(view: ReplicaView, observed: Observed, now: float, patience: float) -> bool:
+    """Every pod of a failed gang has said why it ended, or there has been time enough since the first did."""
+    if view.gang is None or all(m.finished for m in view.gang.members):
+        return True
+    if not any(m.finished for m in view.gang.members):
+        return True  # nobody died: a lost node, a deleted pod, a start that took too long
+    record = observed.records.get(view.replica)
+    return record is not None and _recorded(record, view.attempt) and now - record.since >= patience
 
 
 def _forget(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, now: float) -> list[Action]:
@@ -251,6 +267,8 @@ def _restart(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, n
             continue
         if not _recorded(observed.records.get(view.replica), view.attempt):
             continue  # first the status says so, then we act: see records.py
+        if not _settled(view, observed, now, FAILED_GRACE_SECONDS):
+            continue
         message = view.failure.message if view.failure else "its pods are gone"
         attempt = _next_attempt(view.replica, observed)
         actions.append(CreateGang(view.replica, attempt, tuple(range(wanted.size)), Why.RESTART, message))
@@ -290,5 +308,5 @@ def _unplaced(views: Sequence[ReplicaView], wanted: Wanted) -> tuple[Gang, ...]:
 def _look_again(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, now: float) -> float | None:
     if wanted.hold:
         return None
-    waits = [max(0.2, v.retry_at - now) for v in views if v.retry_at is not None]
+    waits = [max(1.0, v.retry_at - now) for v in views if v.retry_at is not None]
     return min(waits, default=None)

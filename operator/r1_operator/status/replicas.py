@@ -24,7 +24,7 @@ def replica_statuses(
     waiting = {u.gang: u.message for u in observed.unplaceable}
     entries: dict[str, ReplicaStatus] = {}
     for view in decision.replicas:
-        stage, message = _stage(view, observed, waiting)
+        stage, message = _stage(view, observed, waiting, previous)
         entries[view.name] = _entry(previous, view.name, stage, message, view.gang, view.restarts, now)
     for gang in decision.leaving:
         restarts = previous[gang.name].restarts if gang.name in previous else 0
@@ -34,10 +34,12 @@ def replica_statuses(
     return tuple(entries.values())
 
 
-def _stage(view: ReplicaView, observed: Observation, waiting: Mapping[str, str]) -> tuple[Stage, str]:
+def _stage(
+    view: ReplicaView, observed: Observation, waiting: Mapping[str, str], known: Mapping[str, ReplicaStatus]
+) -> tuple[Stage, str]:
     if view.state is GangState.FAILED:
-        if view.failure is None:
-            return "Failed", "waits for its next attempt"
+        if view.failure is None:  # its pods are gone: what was found when they were there still holds
+            return "Failed", known[view.name].message if view.name in known else "waits for its next attempt"
         again = f"; next attempt at {rfc3339(view.retry_at)}" if view.retry_at is not None else ""
         return "Failed", f"{view.failure.reason}: {view.failure.message}{again}"
     if view.state is GangState.GATED:
@@ -66,7 +68,7 @@ def _entry(
     before = previous.get(name)
     same = before is not None and before.stage == stage
     if same and before is not None and stage == "Failed":
-        message, restarts = before.message, before.restarts  # what was found at the time, not what is left of it
+        restarts = before.restarts
     nodes = tuple(m.node or m.pinned or "" for m in gang.members) if gang else before.nodes if before else ()
     return ReplicaStatus(
         name=name,

@@ -76,7 +76,7 @@ def _replicas(before: R1DeploymentStatus, after: R1DeploymentStatus) -> Iterator
             yield _created(replica, replicas.get(names.replica_of(replica.name)))
         elif old.stage == "Gated" and replica.stage not in {"Gated", "Failed", "Draining"}:
             yield Event(EventReason.GANG_PLACED, f"{replica.name} on {', '.join(replica.nodes)}")
-        if old is not None and old.stage == replica.stage:
+        if old is not None and old.stage == replica.stage and not _another_cause(old, replica):
             continue
         if replica.stage == "Ready":
             yield Event(EventReason.REPLICA_READY, f"{replica.name} on {', '.join(replica.nodes)} serves")
@@ -87,6 +87,11 @@ def _replicas(before: R1DeploymentStatus, after: R1DeploymentStatus) -> Iterator
     for gone in known.values():
         if gone.stage == "Draining":
             yield Event(EventReason.REPLICA_REMOVED, f"{gone.name} is gone")
+
+
+def _another_cause(old: ReplicaStatus, new: ReplicaStatus) -> bool:
+    """Members end one after the other, and the first news of a failure may be a consequence of it."""
+    return new.stage == "Failed" and old.message.partition(":")[0] != new.message.partition(":")[0]
 
 
 def _created(replica: ReplicaStatus, before: ReplicaStatus | None) -> Event:
