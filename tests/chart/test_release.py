@@ -124,6 +124,14 @@ def test_watch_namespaces_bound_its_rights(server: Server) -> None:
         server.helm("uninstall", "bounded", "--namespace", "r1-bounded")
 
 
+def test_the_api_server_knows_every_field_that_is_rendered(installed: Server) -> None:
+    """Helm sends what it renders without asking; strict validation finds what would be dropped in silence."""
+    settings = "networkPolicy.enabled=true,tolerations[0].operator=Exists,priorityClassName=system-cluster-critical"
+    objects = installed.rendered("--set", settings)
+    assert {"NetworkPolicy", "Deployment", "ClusterRole"} <= {obj["kind"] for obj in objects}
+    installed.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", objects=objects)
+
+
 def test_users_of_the_built_in_roles_get_the_resource(installed: Server) -> None:
     roles = json.loads(installed.kubectl("get", "clusterroles", "-o", "json"))["items"]
     labels = {role["metadata"]["name"]: role["metadata"].get("labels", {}) for role in roles}
