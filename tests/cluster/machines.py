@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +18,6 @@ from tests.cluster.config import CHECKOUT, ClusterConfig, ClusterPaths
 from tests.cluster.processes import first_child, signal_tree
 
 FAULTS: Final = ("kill", "cut", "freeze", "fill-memory", "fill-disk")
-
-_FULL_MEMORY: Final = "100Ti"
-"""An eviction threshold that no machine's free memory reaches."""
 
 
 class FaultError(ValueError):
@@ -99,7 +95,7 @@ class Machines:
         elif fault == "freeze":
             await asyncio.to_thread(signal_tree, self.init_of(name), signal.SIGSTOP)
         elif fault == "fill-memory":
-            self._write_kubelet_configuration(machine.index, memory_reserve=_FULL_MEMORY)
+            self._write_kubelet_configuration(machine.index, memory_is_full=True)
             os.kill(self.init_of(name), signal.SIGHUP)
         else:
             await asyncio.to_thread(self._resize_disk, name, full=True)
@@ -116,7 +112,6 @@ class Machines:
         if "fill-memory" in faults:
             self._write_kubelet_configuration(machine.index)
         if "kill" in faults:
-            shutil.rmtree(self._paths.node(name) / "cri", ignore_errors=True)
             self._plug_in(machine.index)
             await self.boot(name)
             return
@@ -139,8 +134,8 @@ class Machines:
         ip_batch(network.uplink_script(index))
         ip_batch(network.node_script(index), namespace=network.node_name(index))
 
-    def _write_kubelet_configuration(self, index: int, memory_reserve: str = "16Mi") -> None:
-        configuration = nodes.kubelet_configuration(self._paths, self._config, index, memory_reserve)
+    def _write_kubelet_configuration(self, index: int, memory_is_full: bool = False) -> None:
+        configuration = nodes.kubelet_configuration(self._paths, self._config, index, memory_is_full)
         (self._paths.node(network.node_name(index)) / "kubelet.json").write_text(json.dumps(configuration, indent=1))
 
     def _resize_disk(self, name: str, full: bool) -> None:

@@ -16,6 +16,9 @@ RUNTIME_SOCKET: Final = "/run/cri.sock"
 
 KUBELET_FOLDER: Final = "/var/lib/kubelet"
 
+RUNTIME_FOLDER: Final = "/var/lib/cri"
+"""On the node's own file system, so that the kubelet finds one disk, measures it, and minds when it is full."""
+
 HEALTHY_DISK: Final = {
     "nodefs.available": "5%",
     "imagefs.available": "5%",
@@ -56,14 +59,15 @@ class NodeSpec:
 
 
 def kubelet_configuration(
-    paths: ClusterPaths, config: ClusterConfig, index: int, memory_reserve: str = "16Mi"
+    paths: ClusterPaths, config: ClusterConfig, index: int, memory_is_full: bool = False
 ) -> dict[str, Any]:
     """The kubelet's configuration file.
 
-    `memory_reserve` is the eviction threshold for available memory, as a quantity: a high one makes the node believe
-    that its memory is full.
+    memory_is_full: make the node believe so, by a soft eviction threshold that its free memory cannot reach. (A
+    hard one would be taken off what the node offers.)
     """
     node = network.node_name(index)
+    soft = {"memory.available": "99.9%"}
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -85,7 +89,8 @@ def kubelet_configuration(
         "volumePluginDir": "/var/lib/kubelet-plugins",
         "nodeStatusUpdateFrequency": "5s",
         "nodeLeaseDurationSeconds": config.lease_seconds,
-        "evictionHard": {"memory.available": memory_reserve, **HEALTHY_DISK},
+        "evictionHard": {"memory.available": "16Mi", **HEALTHY_DISK},
+        **({"evictionSoft": soft, "evictionSoftGracePeriod": dict.fromkeys(soft, "1s")} if memory_is_full else {}),
         "evictionPressureTransitionPeriod": "5s",
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
@@ -96,7 +101,6 @@ def kubelet_configuration(
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
         "failCgroupV1": False,
-        "localStorageCapacityIsolation": False,
         "makeIPTablesUtilChains": False,
     }
 
@@ -116,7 +120,7 @@ def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index:
     runtime = (
         *(sys.executable, "-m", "tests.cluster.cri"),
         *("--socket", RUNTIME_SOCKET),
-        *("--state", str(folder / "cri")),
+        *("--state", RUNTIME_FOLDER),
         *("--pod-cidr", network.pod_cidr(index)),
         *("--bridge", network.SWITCH),
         *("--gateway", network.CONTROL_PLANE),
