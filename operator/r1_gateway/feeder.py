@@ -57,6 +57,9 @@ class Feeder:
         while self._unsettled() and self._clock() < deadline:
             await asyncio.sleep(_SETTLE_STEP_SECONDS)
             await self._step()
+        stubborn = [each.url for each in self.replicas() if each.url not in wanted and each.state == "Routing"]
+        if stubborn:  # the caller would drain it, and users' requests would still go there
+            raise RouterError(f"still routes to {', '.join(stubborn)}")
 
     def replicas(self) -> tuple[Replica, ...]:
         """The replicas as the router listed them last, without the placeholder."""

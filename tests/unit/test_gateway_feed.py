@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from r1_gateway.feed import ASK_AGAIN_SECONDS, Entry, entries_of, plan_actions, replicas_of
+from r1_gateway.feeder import Feeder
+from r1_gateway.router import RouterError
 
 URLS = [f"http://10.0.0.{index}:30000" for index in range(4)]
 entries = st.builds(
@@ -54,3 +57,22 @@ def test_a_registration_under_way_is_not_asked_for_again_at_once() -> None:
     wanted, asked = frozenset({URLS[0]}), {URLS[0]: 100.0}
     assert plan_actions(wanted, (), asked, 100.0 + ASK_AGAIN_SECONDS - 0.1).add == ()
     assert plan_actions(wanted, (), asked, 100.0 + ASK_AGAIN_SECONDS).add == (URLS[0],)
+
+
+class DeafRouter:
+    """Lists one replica and says yes to everything without doing it."""
+
+    async def workers(self) -> tuple[Entry, ...]:
+        return (Entry("1", URLS[0], "ready", True, 0), Entry("2", "http://placeholder", "failed", False, 0))
+
+    async def add(self, url: str) -> None: ...
+
+    async def remove(self, worker_id: str) -> None: ...
+
+
+async def test_a_replica_that_does_not_leave_is_an_error_to_whoever_would_drain_it() -> None:
+    feeder = Feeder(DeafRouter(), "http://placeholder")  # type: ignore[arg-type]
+    await feeder.feed(frozenset({URLS[0]}))
+    assert feeder.ready()
+    with pytest.raises(RouterError, match=f"still routes to {URLS[0]}"):
+        await feeder.feed(frozenset())

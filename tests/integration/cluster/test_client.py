@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from r1_operator.cluster import ApiError, Client
 from r1_operator.cluster.resources import CONFIG_MAPS, R1_DEPLOYMENTS
+
+from tests.integration.cluster.apiserver import ApiServer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="session")]
 
@@ -98,7 +103,7 @@ async def test_write_guard_refuses_writes_and_lets_reads_pass(client: Client, na
     assert (await client.list(CONFIG_MAPS, namespace)).items == ()
 
 
-async def test_frozen_api_server_is_a_timeout_and_a_dead_one_unreachable(api_server, namespace: str) -> None:
+async def test_frozen_api_server_is_a_timeout_and_a_dead_one_unreachable(api_server: ApiServer, namespace: str) -> None:
     async with await api_server.client(call_seconds=0.5) as client:
         await client.list(CONFIG_MAPS, namespace)
         api_server.freeze()
@@ -127,3 +132,30 @@ def deployment(namespace: str) -> dict:
             "hardware": "CPUx1",
         },
     }
+
+
+async def test_rotated_credentials_are_read_again_without_a_restart(
+    api_server: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    good = api_server.kubeconfig.read_text()
+    kubeconfig = tmp_path / "kubeconfig"
+    token = json.loads(good)["users"][0]["user"]["token"]
+    kubeconfig.write_text(good.replace(token, "expired"))
+    async with await Client.connect(str(kubeconfig)) as client:
+        kubeconfig.write_text(good)
+        assert (await client.list(CONFIG_MAPS, namespace)).items == ()
+
+
+async def test_wrong_credentials_are_an_error_and_not_a_loop(
+    api_server: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    good = api_server.kubeconfig.read_text()
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(good.replace(json.loads(good)["users"][0]["user"]["token"], "wrong"))
+    calls: list[int] = []
+    async with await Client.connect(str(kubeconfig), observe=lambda v, r, status, s: calls.append(status)) as client:
+        for _ in range(2):
+            with pytest.raises(ApiError) as raised:
+                await client.list(CONFIG_MAPS, namespace)
+            assert raised.value.status == 401
+    assert calls == [401, 401, 401], "tried again once after reading the credentials, then not for a while"
