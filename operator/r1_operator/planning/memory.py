@@ -67,7 +67,7 @@ def slack_parts(model: Model, layout: Layout, limits: Limits, role: Role) -> tup
         Part("sampling (logits, float32, twice)", per_rank * model.architecture.vocab * 4 * 2),
     ]
     if isinstance(model.architecture, MlaMoe) and role != "Decode":
-        parts.append(Part("expanded cached prefix", _expanded_prefix(model.architecture, layout, limits)))
+        parts.append(Part("expanded cached prefix (allowance)", _expanded_prefix(model.architecture, layout, limits)))
         # memory_hook.reserve_for_graph_mb: what capturing prefill costs MLA, and its bridge to DeepEP.
         deepep = layout.all_to_all is AllToAll.DEEPEP
         parts.append(Part("prefill graphs (allowance)", 3 * GIB // 2 + (GIB if deepep else 0)))
@@ -121,7 +121,7 @@ def _activations(model: Model, layout: Layout, limits: Limits) -> int:
     inner = arch.expert_intermediate // layout.expert_tp
     row = arch.hidden * 3 + inner * (2 * BF16 + BF16 + 1)
     if layout.all_to_all is AllToAll.DEEPEP:
-        rows = 2 * chunk * arch.experts_per_token  # twice the mean: routing is uneven
+        rows = chunk * arch.experts_per_token * 5 // 4  # a quarter over the mean: routing is uneven
     else:
         fused = fused_shared_expert(arch, model.quantization, layout)
         rows = limits.chunked_prefill_size * (arch.experts_per_token + int(fused))  # gathered from every attention rank
