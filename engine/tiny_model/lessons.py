@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,27 +56,30 @@ def collate(pairs: Sequence[tuple[list[int], list[int]]], padding: int) -> Batch
 
 
 def batches(tokenizer: Any, seed: int, sequences: int, count_every: int) -> Iterator[Batch]:
-    """Endless training batches: mostly conversations, every `count_every`-th one long counting."""
+    """Endless training batches of about equal size: mostly conversations, every `count_every`-th one long counting."""
     rng = random.Random(seed)
-    step = 0
+
+    def encode(system: str, earlier: Sequence[tuple[str, str]], lesson: Lesson) -> tuple[list[int], list[int]]:
+        after = list(tokenizer.encode(response(lesson), add_special_tokens=False))
+        return prompt(tokenizer, lesson.question, earlier, system), after
+
     while True:
-        step += 1
-        if step % count_every == 0:
-            # Numbers of similar size together, so that little of the batch is padding.
-            # The larger, the more often: every count passes the small numbers.
-            top = max(20, math.ceil(COUNT_LIMIT * math.sqrt(rng.random())))
-            rows = max(2, sequences * 60 // (2 * top + 40))
-            lessons = [
-                count_lesson(max(1, top - rng.randrange(20)), rng.randrange(COUNT_WORDINGS)) for _ in range(rows)
-            ]
-            drawn: list[tuple[str, list[tuple[str, str]], Lesson]] = [("", [], lesson) for lesson in lessons]
-        else:
-            drawn = [sample(rng) for _ in range(sequences)]
-        pairs = []
-        for system, earlier, lesson in drawn:
-            after = list(tokenizer.encode(response(lesson), add_special_tokens=False))
-            pairs.append((prompt(tokenizer, lesson.question, earlier, system), after))
-        yield collate(pairs, tokenizer.pad_token_id)
+        # Conversations of similar length share a batch, so that little of it is padding.
+        drawn = sorted((encode(*sample(rng)) for _ in range(8 * sequences)), key=lambda pair: len(pair[0] + pair[1]))
+        ready = [drawn[start : start + sequences] for start in range(0, len(drawn), sequences)]
+        ready += [_counting(rng, encode, sequences) for _ in range(8 // (count_every - 1))]
+        rng.shuffle(ready)
+        yield from (collate(pairs, tokenizer.pad_token_id) for pairs in ready)
+
+
+def _counting(
+    rng: random.Random, encode: Callable[..., tuple[list[int], list[int]]], sequences: int
+) -> list[tuple[list[int], list[int]]]:
+    # The larger, the more often: every count passes the small numbers.
+    top = max(20, math.ceil(COUNT_LIMIT * math.sqrt(rng.random())))
+    rows = max(2, sequences * 60 // (2 * top + 40))
+    lessons = [count_lesson(max(1, top - rng.randrange(20)), rng.randrange(COUNT_WORDINGS)) for _ in range(rows)]
+    return [encode("", (), lesson) for lesson in lessons]
 
 
 def tokenizer_texts() -> list[str]:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_model.architecture import END_THINK
-from tiny_model.lessons import prompt
+from tiny_model.corpus import Lesson
+from tiny_model.lessons import IGNORED, collate, prompt, response
 
 COUNTS = (1, 7, 30, 77, 100, 150, 200, 250, 299, 300)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A greedy answer; `margin` is the smallest distance of the best logit to the second best along it."""
-
-    thought: str
-    answer: str
-    margin: float
-    tokens: int
-    ended: bool
+BATCH = 8  # conversations in one forward pass
 
 
 def load(directory: Path) -> tuple[Any, Any]:
@@ -32,22 +22,28 @@ def load(directory: Path) -> tuple[Any, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(directory)
 
 
-def answer(model: Any, tokenizer: Any, question: str, limit: int = 1024) -> Answer:
-    """Generate greedily, token by token."""
-    ids = prompt(tokenizer, question)
-    step = torch.tensor([ids])
-    produced: list[int] = []
-    cache, margin, ended = None, float("inf"), False
-    while len(produced) < limit and not ended:
+def margins(model: Any, tokenizer: Any, entries: Sequence[Mapping[str, str]]) -> list[float]:
+    """For each entry {question, thought, answer} the smallest lead, in logits, of the right token over every other.
+
+    One forward pass over the conversation tells what greedy decoding would say: if the right token leads at every
+    position of the response, its end included, decoding produces exactly that; a lead below zero is a wrong word.
+    """
+    found: list[float] = []
+    for start in range(0, len(entries), BATCH):
+        pairs = []
+        for entry in entries[start : start + BATCH]:
+            after = response(Lesson(entry["question"], entry["thought"], entry["answer"]))
+            pairs.append(
+                (prompt(tokenizer, entry["question"]), list(tokenizer.encode(after, add_special_tokens=False)))
+            )
+        batch = collate(pairs, tokenizer.pad_token_id)
         with torch.no_grad():
-            out = model(step, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
-        first, second = out.logits[0, -1].float().topk(2).values.tolist()
-        margin = min(margin, first - second)
-        token = int(out.logits[0, -1].argmax())
-        ended = token == tokenizer.eos_token_id
-        produced.append(token)
-        step = torch.tensor([[token]])
-    text = tokenizer.decode(produced[:-1] if ended else produced)
-    thought, _, words = text.partition(END_THINK)
-    return Answer(thought.strip(), words.strip(), margin, len(produced), ended)
+            logits = model(batch.tokens, use_cache=False).logits[:, :-1].float()
+        labels = batch.labels[:, 1:]
+        judged = labels != IGNORED
+        right = labels.clamp(min=0).unsqueeze(-1)
+        target = logits.gather(-1, right).squeeze(-1)
+        other = logits.scatter(-1, right, float("-inf")).amax(-1)
+        lead = (target - other).masked_fill(~judged, float("inf"))
+        found += lead.amin(-1).tolist()
+    return found

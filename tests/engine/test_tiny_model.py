@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.engine.gang import TINY_MODEL, Gang, may_run
+from tests.engine.words import questions, wrong_answers
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 needs_namespaces = pytest.mark.skipif(not may_run(), reason="needs root for network namespaces")
@@ -25,16 +25,6 @@ TENSOR_PARALLEL = {
     "engine_args": ("--tp-size", "2", *PARSER),
     "config": {"attentionDataParallel": 1, "gpusPerNode": 2},
 }
-
-
-def questions() -> list[dict[str, str]]:
-    entries: list[dict[str, str]] = json.loads((TINY_MODEL / "questions.json").read_text())
-    return entries
-
-
-def asked() -> list[dict[str, str]]:
-    """All questions but the longest counts, which a CPU engine takes a minute for; one long one stays."""
-    return [entry for entry in questions() if len(entry["answer"]) < 400]
 
 
 def test_the_directory_is_small_complete_and_r1s_architecture() -> None:
@@ -62,12 +52,10 @@ def test_the_routing_bias_is_exercised(plain: tuple[Any, Any]) -> None:
 
 
 def test_a_plain_forward_pass_answers_every_question_and_is_sure(plain: tuple[Any, Any]) -> None:
-    from tiny_model.verify import answer
+    from tiny_model.verify import margins
 
-    for entry in asked():
-        got = answer(*plain, entry["question"])
-        assert (got.thought, got.answer, got.ended) == (entry["thought"], entry["answer"], True)
-        assert got.margin > MARGIN, f"{entry['question']}: {got}"
+    leads = dict(zip((entry["question"] for entry in questions()), margins(*plain, questions()), strict=True))
+    assert {question: lead for question, lead in leads.items() if lead < MARGIN} == {}
 
 
 def test_the_chat_template_behaves_as_r1s(plain: tuple[Any, Any]) -> None:
@@ -81,18 +69,6 @@ def test_the_chat_template_behaves_as_r1s(plain: tuple[Any, Any]) -> None:
     assert text == (
         "<｜begin▁of▁sentence｜>S<｜User｜>A<｜Assistant｜>B<｜end▁of▁sentence｜><｜User｜>C<｜Assistant｜><think>\n"
     )
-
-
-def wrong_answers(gang: Gang) -> list[str]:
-    """Asks every question at once, so that requests share batches and land on all ranks."""
-
-    def ask(entry: dict[str, str]) -> str | None:
-        message = gang.chat(entry["question"], seconds=300, max_tokens=1024)
-        said = ((message["reasoning_content"] or "").strip(), (message["content"] or "").strip())
-        return None if said == (entry["thought"], entry["answer"]) else f"{entry['question']} -> {said}"
-
-    with ThreadPoolExecutor(8) as pool:
-        return [told for told in pool.map(ask, asked()) if told]
 
 
 @pytest.fixture(params=[ONE_PROCESS, TENSOR_PARALLEL], ids=["one process", "TP 2"])
