@@ -61,12 +61,14 @@ class Network:
 
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
+        _sweep_networks()
         self._number = next(
             n for n in range(1, 250) if self._ip("link", "add", f"r1t{n}", "type", "bridge", check=False)
         )
         self.bridge = f"r1t{self._number}"
 
     def __enter__(self) -> Network:
+        self._ip("link", "set", self.bridge, "alias", f"{_OWNER}{os.getpid()}")
         self._ip("addr", "add", f"{self._address(254)}/24", "dev", self.bridge)
         self._ip("link", "set", self.bridge, "up")
         for index in range(self.nodes):
@@ -106,6 +108,22 @@ class Network:
         if check and done.returncode:
             raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
         return done.returncode == 0
+
+
+_OWNER = "r1 test gang of process "
+
+
+def _sweep_networks() -> None:
+    """Takes down networks whose test run was killed before it could; their bridge names the process."""
+    shown = subprocess.run(["ip", "-json", "link", "show", "type", "bridge"], capture_output=True, check=True).stdout
+    for link in json.loads(shown or b"[]"):
+        owner = link.get("ifalias", "")
+        if owner.startswith(_OWNER) and not processes.is_running(int(owner.removeprefix(_OWNER))):
+            spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+            for name in (line.split()[0] for line in spaces.splitlines()):
+                if name.startswith(f"{link['ifname']}-"):
+                    subprocess.run(["ip", "netns", "del", name], check=False)
+            subprocess.run(["ip", "link", "del", link["ifname"]], check=False)
 
 
 @dataclass
@@ -223,7 +241,8 @@ class Gang:
         argv += ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
         argv += ["sh", "-c", _ENTER, "enter", str(model), str(home / "tmp"), self.python, f"test-0-1-{index}"]
         with log.open("wb") as out:
-            process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            # Tied to this process: even if it is killed, no pod stays behind.
+            process = processes.start(argv, environment, stdout=out, stderr=out)
         return PodProcess(index, address, process, log, home / "tmp" / "termination-log")
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
