@@ -1,0 +1,129 @@
+"""What the operator writes: the pod of a gang, its revision, and whether anything has to be written at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from r1_operator.api.types import R1DeploymentSpec
+from r1_operator.controller.reading import Settings, read_subject
+from r1_operator.controller.weights import check_weights
+from r1_operator.manifests.context import Context
+from r1_operator.manifests.differs import differs
+from r1_operator.manifests.engine_config import engine_config_map
+from r1_operator.manifests.engine_pod import engine_pod, revision_of, shape_of
+from r1_operator.placement.quantity import parse_quantity
+from r1_operator.planning import built_in_profiles
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SETTINGS = Settings("engine:1", "gateway:1", built_in_profiles(), "fabric")
+
+
+def context(example: str = "r1-16xh100.yaml", **spec: Any) -> Context:
+    obj = yaml.safe_load((EXAMPLES / example).read_text())
+    obj["metadata"] |= {"namespace": "ns", "uid": "u", "generation": 1}
+    obj["spec"] |= spec
+    subject = read_subject(obj, SETTINGS)
+    assert subject.context is not None, subject.valid
+    return subject.context
+
+
+def test_a_pod_takes_its_whole_node_and_waits_behind_the_gate() -> None:
+    pod = engine_pod(context(), 0, 3, 1, "abc")
+    spec = pod["spec"]
+    (container,) = spec["containers"]
+    assert pod["metadata"]["name"] == spec["hostname"]
+    assert pod["metadata"]["name"].endswith("-0-3-1")
+    assert spec["schedulingGates"] == [{"name": "r1operator.dev/gang"}]
+    assert spec["restartPolicy"] == "Never"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert pod["metadata"]["ownerReferences"][0]["controller"] is True
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+
+
+def test_the_gang_is_told_where_its_head_is_and_how_long_it_may_drain() -> None:
+    given = context(drain={"seconds": 77})
+    config = json.loads(engine_config_map(given, 1, 2)["data"]["engine.json"])
+    assert config["headAddress"] == f"{given.name}-1-2-0.{given.name}-engine.ns.svc.cluster.local"
+    assert config["drainSeconds"] == 77
+    assert config["nodes"] == 2
+    assert engine_pod(given, 1, 2, 0, "")["spec"]["terminationGracePeriodSeconds"] > 77
+
+
+def test_only_what_pods_cannot_take_over_makes_another_revision() -> None:
+    before = revision_of(context())
+    assert revision_of(context(replicas=5, gateway={"replicas": 3})) == before
+    assert revision_of(context(engine={"args": ["--log-requests"]})) != before
+    assert revision_of(context(drain={"seconds": 77})) != before
+
+
+def test_the_shape_is_that_of_the_pod() -> None:
+    shape = shape_of(context(engine={"resources": {"cpu": "32", "memory": "1Ti"}}))
+    assert (shape.size, shape.resource) == (2, "nvidia.com/gpu")
+    assert shape.requests == {"nvidia.com/gpu": 8, "cpu": 32, "memory": 2**40}
+
+
+def test_nothing_is_written_over_defaults_but_over_every_change() -> None:
+    wanted = {"spec": {"ports": [{"port": 80}], "selector": {"a": "1"}, "env": []}, "data": {"k": "v"}}
+    live = {
+        "spec": {"ports": [{"port": 80, "protocol": "TCP"}], "selector": {"a": "1"}, "clusterIP": "10.0.0.1"},
+        "data": {"k": "v"},
+        "status": {},
+    }
+    assert not differs(wanted, live)
+    assert differs(wanted, None)
+    assert differs(wanted, {**live, "data": {"k": "v", "left over": "x"}})
+    assert differs(wanted, {**live, "spec": {**live["spec"], "ports": [{"port": 80}, {"port": 81}]}})  # type: ignore[dict-item]
+    assert differs({"spec": {"replicas": 2}}, {"spec": {"replicas": 1}})
+
+
+@pytest.mark.parametrize(
+    ("claim", "nodes", "expected"),
+    [
+        (None, 2, ("False", "ClaimNotFound")),
+        ({"spec": {"accessModes": ["ReadWriteOnce"]}, "status": {"phase": "Bound"}}, 2, ("False", "ClaimAccessMode")),
+        (
+            {"spec": {"accessModes": ["ReadWriteOnce"]}, "status": {"phase": "Bound"}},
+            1,
+            ("Unknown", "WeightsUnchecked"),
+        ),
+        ({"spec": {"accessModes": ["ReadOnlyMany"]}, "status": {"phase": "Lost"}}, 2, ("False", "ClaimNotBound")),
+        ({"spec": {"accessModes": ["ReadOnlyMany"]}, "status": {"phase": "Pending"}}, 2, ("Unknown", "ClaimNotBound")),
+    ],
+)
+def test_a_claim_is_judged_before_pods_exist(
+    claim: dict[str, Any] | None, nodes: int, expected: tuple[str, str]
+) -> None:
+    weights = R1DeploymentSpec.model_validate(
+        {"model": {"name": "m", "weights": {"persistentVolumeClaim": {"claimName": "w"}}}, "hardware": "H100x8"}
+    ).model.weights
+    finding = check_weights(weights, claim, "ns", nodes)
+    assert (finding.status, finding.reason) == expected
+    assert "'w'" in finding.message
+
+
+def test_a_resource_of_another_version_is_refused_with_its_field() -> None:
+    obj = yaml.safe_load((EXAMPLES / "r1-16xh100.yaml").read_text())
+    obj["metadata"] |= {"namespace": "ns", "uid": "u", "generation": 1}
+    obj["spec"]["hardwear"] = "H100x8"
+    subject = read_subject(obj, SETTINGS)
+    assert subject.context is None
+    assert subject.valid.status == "False"
+    assert "spec.hardwear" in subject.valid.message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8", 8), ("500m", 0.5), ("64Gi", 64 * 2**30), ("1e3", 1000), ("1.5k", 1500), ("2E", 2 * 10**18)],
+)
+def test_quantities(text: str, value: float) -> None:
+    assert parse_quantity(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "8GB", "Gi", "1 2"])
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no Kubernetes quantity"):
+        parse_quantity(text)
