@@ -22,7 +22,7 @@ from .actions import Action, CreateGang, Decision, EndPods, PodRef, ReplicaView,
 from .gangs import Gang, GangState, Member, failure_of, state_of
 from .records import Record, delay_before_restart, restarts_of
 
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 5.0
 """The engine ends its whole gang within 2 s of a death, and each pod leaves its own last words. Deleting the survivors
 before they have spoken would often delete the cause and keep a consequence ("the connection to node 0 closed")."""
 FAILED_GRACE_SECONDS = 15
