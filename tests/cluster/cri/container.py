@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.cri import api_pb2 as pb
+from tests.cluster.cri.attach import Attachments
 from tests.cluster.cri.credentials import (
     Credentials,
     IdMaps,
@@ -31,8 +32,9 @@ from tests.cluster.cri.view import Bind, HostLayout, View, bwrap_arguments
 
 _BWRAP = "/usr/bin/bwrap"
 _SETPRIV = "/usr/bin/setpriv"
+_SETSID = "/usr/bin/setsid"
 # The programs that a container's first process is before it is the command.
-_LAUNCHERS = frozenset({_BWRAP, _SETPRIV})
+_LAUNCHERS = frozenset({_BWRAP, _SETPRIV, _SETSID})
 _START_SECONDS = 30
 _POLL_SECONDS = 0.002
 # The exit code other runtimes give a container whose process could not be started at all.
@@ -73,7 +75,7 @@ class Container:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     log: ContainerLog | None = None
-    stdin: int = -1
+    attachments: Attachments = field(default_factory=Attachments)
     _supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -101,6 +103,18 @@ class Container:
     def workdir(self) -> str:
         """Directory its processes start in."""
         return self.config.working_dir or self.image.workdir
+
+    async def attach_socket(self) -> Path:
+        """Where the streaming server reaches its input and output.
+
+        Raises:
+            RuntimeError: the container does not run.
+        """
+        if not self.running:
+            raise RuntimeError(f"container {self.id} is not running")
+        socket = self.directory / "attach.sock"
+        await self.attachments.listen(socket)
+        return socket
 
     def command(self) -> list[str]:
         """The pod's command, else the image's; the pod's arguments follow."""
@@ -170,7 +184,8 @@ async def start(container: Container, host: Host) -> None:
     _write_files(container)
     container.log = ContainerLog(container.log_path)
     arguments = bwrap_arguments(view_of(container, host), host.layout)
-    command = [*setpriv_arguments(container.credentials, host.maps), *container.command()]
+    terminal = [_SETSID, "--ctty"] if container.config.tty else []
+    command = [*terminal, *setpriv_arguments(container.credentials, host.maps), *container.command()]
     try:
         process, info = _spawn(container, arguments, command)
     except (OSError, RuntimeError) as error:
@@ -222,13 +237,8 @@ def _spawn(container: Container, arguments: list[str], command: list[str]) -> tu
         os.write(options, b"\0".join(os.fsencode(argument) for argument in arguments) + b"\0")
         os.lseek(options, 0, os.SEEK_SET)
         bwrap = [_BWRAP, "--args", str(options), "--info-fd", str(info_write), "--", *command]
-        process = subprocess.Popen(
-            ["/usr/bin/nsenter", *container.sandbox.namespaces(), "--", *bwrap],
-            stdin=subprocess.PIPE if container.config.stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(options, info_write),
-            start_new_session=True,
+        process = _popen(
+            container, ["/usr/bin/nsenter", *container.sandbox.namespaces(), "--", *bwrap], (options, info_write)
         )
     except BaseException:
         os.close(info_read)
@@ -236,10 +246,31 @@ def _spawn(container: Container, arguments: list[str], command: list[str]) -> tu
     finally:
         os.close(options)
         os.close(info_write)
-    if process.stdin is not None:
-        container.stdin = os.dup(process.stdin.fileno())
-        process.stdin.close()
     return process, info_read
+
+
+def _popen(container: Container, argv: list[str], descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    config, attachments = container.config, container.attachments
+    if config.tty:
+        attachments.stdin, terminal = os.openpty()
+        try:
+            return subprocess.Popen(
+                argv, stdin=terminal, stdout=terminal, stderr=terminal, pass_fds=descriptors, start_new_session=True
+            )
+        finally:
+            os.close(terminal)
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE if config.stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
+    if process.stdin is not None:
+        attachments.stdin, attachments.once = os.dup(process.stdin.fileno()), config.stdin_once
+        process.stdin.close()
+    return process
 
 
 def _start_readers(container: Container, process: subprocess.Popen[bytes]) -> list[asyncio.Task[None]]:
@@ -247,9 +278,15 @@ def _start_readers(container: Container, process: subprocess.Popen[bytes]) -> li
     assert log is not None
 
     async def pump(stream: str, descriptor: int) -> None:
-        await read_pipe(descriptor, lambda data: log.write(stream, data))
+        def sink(data: bytes) -> None:
+            log.write(stream, data)
+            container.attachments.write(stream, data)
+
+        await read_pipe(descriptor, sink)
         log.write(stream, b"")
 
+    if container.config.tty:
+        return [asyncio.create_task(pump("stdout", os.dup(container.attachments.stdin)))]
     return [asyncio.create_task(pump(stream, detach(process, stream))) for stream in ("stdout", "stderr")]
 
 
@@ -259,9 +296,7 @@ async def _supervise(container: Container, process: subprocess.Popen[bytes], rea
     assert container.log is not None
     last = container.log.tail[-1].decode(errors="replace") if container.log.tail else ""
     container.log.close()
-    if container.stdin >= 0:
-        os.close(container.stdin)
-        container.stdin = -1
+    container.attachments.close()
     container.reason = container.kill_reason or ("Completed" if code == 0 else "Error")
     # What ran last before the command proper was bubblewrap or setpriv: their complaint means that it never started.
     if not container.pid or (code and last.startswith(("bwrap: ", "setpriv: "))):
@@ -321,7 +356,7 @@ def remove_files(container: Container) -> None:
     shutil.rmtree(container.directory, ignore_errors=True)
 
 
-def exec_arguments(container: Container, command: list[str], host: Host) -> list[str]:
+def exec_arguments(container: Container, command: list[str], host: Host, *, tty: bool = False) -> list[str]:
     """A command on the host that runs `command` inside the running container, as its user and with its variables.
 
     Raises:
@@ -332,7 +367,8 @@ def exec_arguments(container: Container, command: list[str], host: Host) -> list
     spaces = ["--mount", "--pid", "--net", "--uts", "--ipc"]
     if needs_user_namespace(container.credentials, host.maps):
         spaces += ["--user", "--preserve-credentials"]
-    variables = [f"{name}={value}" for name, value in container.environment().items()]
+    terminal = {"TERM": "xterm"} if tty else {}
+    variables = [f"{name}={value}" for name, value in {**terminal, **container.environment()}.items()]
     return [
         *("/usr/bin/nsenter", "--target", str(container.pid), *spaces, "--"),
         *("/usr/bin/env", "-i", f"--chdir={container.workdir}", *variables),

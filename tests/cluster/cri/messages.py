@@ -129,7 +129,11 @@ def cpu_and_memory(usage: Usage) -> tuple[pb.CpuUsage, pb.MemoryUsage]:
     now = time.time_ns()
     memory = pb.UInt64Value(value=usage.memory_bytes)
     return (
-        pb.CpuUsage(timestamp=now, usage_core_nano_seconds=pb.UInt64Value(value=usage.cpu_nanoseconds)),
+        pb.CpuUsage(
+            timestamp=now,
+            usage_core_nano_seconds=pb.UInt64Value(value=usage.cpu_nanoseconds),
+            usage_nano_cores=pb.UInt64Value(value=usage.nano_cores),
+        ),
         pb.MemoryUsage(timestamp=now, working_set_bytes=memory, rss_bytes=memory, usage_bytes=memory),
     )
 

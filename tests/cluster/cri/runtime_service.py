@@ -44,6 +44,10 @@ async def _abort(context: Any, error: Exception) -> NoReturn:
     raise error
 
 
+def _streams(request: pb.ExecRequest | pb.AttachRequest) -> dict[str, bool]:
+    return {name: getattr(request, name) for name in ("tty", "stdin", "stdout", "stderr")}
+
+
 class RuntimeService:
     """Answers for one node."""
 
@@ -216,9 +220,22 @@ class RuntimeService:
     async def Exec(self, request: pb.ExecRequest, context: Any) -> pb.ExecResponse:
         try:
             container = self._node.container(request.container_id)
-            argv = containers.exec_arguments(container, list(request.cmd), self._node.host)
-            streams = {name: getattr(request, name) for name in ("tty", "stdin", "stdout", "stderr")}
-            return pb.ExecResponse(url=await self._node.streaming.url({"kind": "exec", "argv": argv, **streams}))
+            argv = containers.exec_arguments(container, list(request.cmd), self._node.host, tty=request.tty)
+            wanted = {
+                "kind": "exec",
+                "argv": argv,
+                "ptmx": f"/proc/{container.pid}/root/dev/pts/ptmx",
+                **_streams(request),
+            }
+            return pb.ExecResponse(url=await self._node.streaming.url(wanted))
+        except Exception as error:
+            await _abort(context, error)
+
+    async def Attach(self, request: pb.AttachRequest, context: Any) -> pb.AttachResponse:
+        try:
+            socket = await self._node.container(request.container_id).attach_socket()
+            wanted = {"kind": "attach", "socket": str(socket), **_streams(request)}
+            return pb.AttachResponse(url=await self._node.streaming.url(wanted))
         except Exception as error:
             await _abort(context, error)
 

@@ -16,17 +16,22 @@ _FRESH_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU time since the start (ns, ended and awaited children included), memory of its own (bytes), processes."""
+    """CPU time since the start (ns, ended and awaited children included), memory of its own (bytes), processes.
+
+    `nano_cores` is the CPU used per second of late, in billionths of a core.
+    """
 
     cpu_nanoseconds: int = 0
     memory_bytes: int = 0
     processes: int = 0
+    nano_cores: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.cpu_nanoseconds + other.cpu_nanoseconds,
             self.memory_bytes + other.memory_bytes,
             self.processes + other.processes,
+            self.nano_cores + other.nano_cores,
         )
 
 
@@ -68,7 +73,7 @@ class Meter:
     clock: Callable[[], float] = time.monotonic
     _at: float = float("-inf")
     _by_space: Mapping[str, Usage] = field(default_factory=dict)
-    _most_cpu: dict[str, int] = field(default_factory=dict)
+    _last: dict[str, tuple[float, Usage]] = field(default_factory=dict)
 
     def usage(self, key: str, pid: int) -> Usage:
         """Usage of the container `key` whose first process is `pid` (0: it has ended, nothing but its CPU time)."""
@@ -76,13 +81,18 @@ class Meter:
         if now - self._at > _FRESH_SECONDS:
             self._by_space, self._at = self.read(), now
         found = self._by_space.get(_space_of(pid), Usage()) if pid else Usage()
-        self._most_cpu[key] = max(self._most_cpu.get(key, 0), found.cpu_nanoseconds)
-        return Usage(self._most_cpu[key], found.memory_bytes, found.processes)
+        before, last = self._last.get(key, (self._at, Usage(found.cpu_nanoseconds)))
+        if self._at == before and key in self._last:
+            return last
+        cpu = max(last.cpu_nanoseconds, found.cpu_nanoseconds)
+        rate = int((cpu - last.cpu_nanoseconds) / (self._at - before)) if self._at > before else 0
+        self._last[key] = (self._at, Usage(cpu, found.memory_bytes, found.processes, rate))
+        return self._last[key][1]
 
     def forget(self, keys: Iterable[str]) -> None:
         """Drop what is kept of containers that are gone."""
         for key in keys:
-            self._most_cpu.pop(key, None)
+            self._last.pop(key, None)
 
 
 def _space_of(pid: int) -> str:

@@ -64,10 +64,12 @@ func serveStreams(control, listen string) error {
 	return http.Serve(listener, server)
 }
 
-// request is what the runtime asks for. Exec: argv is a command on this machine that enters the container itself.
+// request is what the runtime asks for. Exec: argv is a command on this machine that enters the container itself, ptmx
+// the container's /dev/ptmx as this machine sees it, so that a terminal has a name inside.
 type request struct {
 	Kind   string   `json:"kind"`
 	Argv   []string `json:"argv"`
+	PTMX   string   `json:"ptmx"`
 	Socket string   `json:"socket"`
 	NetNS  string   `json:"netns"`
 	Ports  []int32  `json:"ports"`
@@ -100,11 +102,12 @@ func answerRequests(requests net.Listener, server streaming.Server) {
 }
 
 // streamURL registers a stream. The library's requests carry ids of containers and pods; ours carry in their place
-// what processes needs to reach them: a socket for attach, a network namespace for port-forward.
+// what processes needs to reach them: the container's terminal device for exec, a socket for attach, a network namespace
+// for port-forward.
 func streamURL(server streaming.Server, wanted request) (string, error) {
 	switch wanted.Kind {
 	case "exec":
-		answer, err := server.GetExec(&runtimeapi.ExecRequest{ContainerId: "-", Cmd: wanted.Argv,
+		answer, err := server.GetExec(&runtimeapi.ExecRequest{ContainerId: wanted.PTMX, Cmd: wanted.Argv,
 			Tty: wanted.TTY, Stdin: wanted.Stdin, Stdout: wanted.Stdout, Stderr: wanted.Stderr})
 		return answer.GetUrl(), err
 	case "attach":
@@ -121,12 +124,12 @@ func streamURL(server streaming.Server, wanted request) (string, error) {
 // processes connects streams with local processes, sockets and network namespaces.
 type processes struct{}
 
-func (processes) Exec(ctx context.Context, _ string, argv []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+func (processes) Exec(ctx context.Context, ptmx string, argv []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	if tty {
-		return exitError(runOnTerminal(command, in, out, resize))
+		return exitError(runOnTerminal(command, ptmx, in, out, resize))
 	}
 	command.Stdout, command.Stderr = writerOrNil(out), writerOrNil(errOut)
 	if in != nil {
@@ -169,13 +172,38 @@ func exitError(err error) error {
 	return utilexec.CodeExitError{Err: fmt.Errorf("exit status %d", code), Code: code}
 }
 
-func runOnTerminal(command *exec.Cmd, in io.Reader, out io.Writer, resize <-chan remotecommand.TerminalSize) error {
+// openTerminal makes a terminal: the end to keep, and the end for the command.
+func openTerminal(ptmx string) (*os.File, *os.File, error) {
+	terminal, err := os.OpenFile(ptmx, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	descriptor := int(terminal.Fd())
+	if err := unix.IoctlSetPointerInt(descriptor, unix.TIOCSPTLCK, 0); err != nil {
+		terminal.Close()
+		return nil, nil, err
+	}
+	peer, _, failed := syscall.Syscall(syscall.SYS_IOCTL, uintptr(descriptor), unix.TIOCGPTPEER, syscall.O_RDWR|syscall.O_NOCTTY)
+	if failed != 0 {
+		terminal.Close()
+		return nil, nil, failed
+	}
+	return terminal, os.NewFile(peer, "terminal"), nil
+}
+
+func runOnTerminal(command *exec.Cmd, ptmx string, in io.Reader, out io.Writer, resize <-chan remotecommand.TerminalSize) error {
+	terminal, peer, err := openTerminal(ptmx)
+	if err != nil {
+		return fmt.Errorf("making a terminal: %w", err)
+	}
+	defer terminal.Close()
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	terminal, err := pty.StartWithAttrs(command, nil, command.SysProcAttr)
+	command.Stdin, command.Stdout, command.Stderr = peer, peer, peer
+	err = command.Start()
+	peer.Close()
 	if err != nil {
 		return err
 	}
-	defer terminal.Close()
 	go func() {
 		for size := range resize {
 			_ = pty.Setsize(terminal, &pty.Winsize{Rows: size.Height, Cols: size.Width})
