@@ -70,7 +70,8 @@ def render(
     planned += _parallel(model, layout, limits, role, cpu)
     planned += [
         ("--context-length", str(limits.context_length)),
-        ("--max-running-requests", str(limits.max_running_requests)),
+        # SGLang divides by the attention ranks, but each of several whole copies takes the number for itself.
+        ("--max-running-requests", str(max(1, limits.max_running_requests // layout.copies))),
         ("--mem-fraction-static", f"{fraction:.3f}".rstrip("0")),
     ]
     if cpu:

@@ -59,7 +59,7 @@ def prefix_chunk(layout: Layout) -> int:
 
 def slack_parts(model: Model, layout: Layout, limits: Limits, role: Role) -> tuple[Part, ...]:
     """What a GPU must hold outside the static share: computed where SGLang's code says it, or an allowance."""
-    per_rank = -(-limits.max_running_requests // layout.attention_dp)
+    per_rank = -(-limits.max_running_requests // (layout.attention_dp * layout.copies))
     parts = [
         # ReqToTokenPool: int32 slots for every position of every request, plus one padding row and four positions.
         Part("request-to-token table", (per_rank + 1) * (limits.context_length + 4) * 4),

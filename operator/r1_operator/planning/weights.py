@@ -135,7 +135,8 @@ def _shared_expert(arch: MlaMoe, quantization: Quantization, layout: Layout) -> 
 def _attention(arch: MlaMoe, quantization: Quantization, layout: Layout) -> int:
     """MLA of one layer on one rank: the latent projections whole, the per-head ones split over the attention group."""
     heads = arch.heads // layout.attention_tp
-    kv_scales = 0 if quantization is Quantization.BF16 else 16  # k and v scale of the two attention forms, float32
+    # The FP8 method gives each of the two attention forms a float32 scale for k and for v; W4AFP8 does not.
+    kv_scales = 16 if quantization is Quantization.FP8 else 0
     return (
         _linear(arch.hidden, arch.q_lora + arch.kv_lora + arch.rope, quantization)
         + _linear(arch.q_lora, heads * (arch.nope + arch.rope), quantization)

@@ -1,0 +1,223 @@
+"""Writes the tables of these pages from the planner itself. `--check` fails if a page is out of date.
+
+python docs/planning/tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from r1_operator.planning.catalog import find_model
+from r1_operator.planning.hardware import built_in_profiles
+from r1_operator.planning.layout import AllToAll, Layout
+from r1_operator.planning.make import plan_wishes
+from r1_operator.planning.performance import estimate
+from r1_operator.planning.plan import Estimate, Limits, Plan, Role
+from r1_operator.planning.units import gib
+from r1_operator.planning.weights import draft_parts, weight_bytes
+from r1_operator.planning.wishes import Load, Wishes
+
+HERE = Path(__file__).parent
+R1, W4A8, BF16 = "deepseek-ai/DeepSeek-R1", "Barrrrry/DeepSeek-R1-W4AFP8", "unsloth/DeepSeek-R1-BF16"
+DISTILLED = [f"deepseek-ai/DeepSeek-R1-Distill-{name}" for name in ("Qwen-1.5B", "Qwen-7B", "Qwen-14B", "Qwen-32B")]
+DISTILLED += [f"deepseek-ai/DeepSeek-R1-Distill-{name}" for name in ("Llama-8B", "Llama-70B")]
+CARDS = ("H100", "H800", "H200", "H20", "H20-141G", "B200")
+KV_PLENTY = 10_000_000
+
+
+@dataclass(frozen=True)
+class Published:
+    """A measured figure, and the set-up to estimate it with. `nodes_counted`: what the figure is divided by."""
+
+    source: str
+    set_up: str
+    figure: str
+    measured: float
+    hardware: str
+    nodes: int
+    layout: Layout
+    load: Load
+    running: int
+    chunk: int
+    role: Role
+    quantity: str = "tok/s per node"
+    note: str = ""
+
+
+def wide(tp: int) -> Layout:
+    return Layout(tp, tp, tp, 32, AllToAll.DEEPEP, dp_lm_head=True, dense_tp_one=True)
+
+
+EP16 = Layout(16, 16, 16, 0, AllToAll.DEEPEP)
+PUBLISHED = [
+    Published(
+        *("LMSYS, May 2025", "prefill, 4 × 8 H100, EP 32, 2000 in", "52,300 input tok/s a node", 52_300),
+        *("H100x8", 4, wide(32), Load(2000, 100), 8192, 16384 * 32, "Prefill"),
+    ),
+    Published(
+        *("LMSYS, May 2025", "decode, 9 × 8 H100, EP 72, 256 a GPU", "22,300 output tok/s a node", 22_300),
+        *("H100x8", 9, wide(72), Load(2000, 100), 18432, 262144, "Decode"),
+    ),
+    Published(
+        *("Ant Group, Sep 2025", "prefill, 8 H20, TP 8, 4096 in", "16,500 input tok/s a node", 16_500),
+        *("H20x8", 1, Layout(8), Load(4096, 1500), 64, 16384, "Prefill"),
+    ),
+    Published(
+        *("Ant Group, Sep 2025", "decode, 2 × 8 H20, EP 16", "5,700 output tok/s a node", 5_700),
+        *("H20x8", 2, EP16, Load(4096, 1500), 1536, 16384, "Decode"),
+        note="batch not published: 96 a GPU assumed",
+    ),
+    Published(
+        *("InferenceX issue 1580, May 2026", "decode, 2 × 8 H100, tp 16, MTP, 64 at once", "2,790 output tok/s", 2_790),
+        *("H100x8", 2, Layout(16, draft=True), Load(1024, 1024), 64, 8192, "Decode", "tok/s"),
+        note="middle of 2,639-2,940 reproduced; 1,565 was published with the wrong RDMA exposure (+114%)",
+    ),
+    Published(
+        *("Azure walkthrough, May 2026", "2 × 8 H100, tp 16, 64 at once", "492 output tok/s", 492),
+        *("H100x8", 2, Layout(16), Load(1024, 1024), 64, 8192, "Aggregated", "tok/s"),
+        note="TPOT 123 ms, four times what others measure on the same GPUs: not explained by this model",
+    ),
+    Published(
+        *("tt-inference-server issue 356", "2 × 8 H100, tp 16, one request", "TPOT 23.1 ms", 23.1),
+        *("H100x8", 2, Layout(16), Load(128, 128), 1, 8192, "Aggregated", "TPOT ms"),
+    ),
+    Published(
+        *("tt-inference-server issue 356", "2 × 8 H100, tp 16, one request", "TTFT 180 ms", 180),
+        *("H100x8", 2, Layout(16), Load(128, 128), 1, 8192, "Aggregated", "TTFT ms"),
+        note="prompt length not published: 128 assumed",
+    ),
+    Published(
+        *("GPUStack lab", "8 H200, ShareGPT", "7,143 tok/s", 7_143),
+        *("H200x8", 1, Layout(8, 8), Load(220, 200), 256, 8192, "Aggregated", "tok/s"),
+        note="requests at once not published: 256 assumed",
+    ),
+]
+
+
+def errors() -> str:
+    """The estimate beside each published figure."""
+    rows = [("source", "set-up", "measured", "estimate", "error", "note")]
+    for entry in PUBLISHED:
+        model = find_model(R1)
+        assert model is not None
+        limits = Limits(163840, entry.running, entry.chunk, 64, 256)
+        profile = built_in_profiles()[entry.hardware]
+        result = estimate(model, profile, entry.layout, entry.nodes, limits, KV_PLENTY, entry.load, role=entry.role)
+        value = _quantity(entry, result)
+        error = f"{100 * (value / entry.measured - 1):+.0f}%"
+        rows.append((entry.source, entry.set_up, entry.figure, f"{value:,.4g}", error, entry.note))
+    return markdown(rows)
+
+
+def _quantity(entry: Published, result: Estimate) -> float:
+    return {
+        "tok/s per node": result.tokens_per_second / entry.nodes,
+        "tok/s": result.tokens_per_second,
+        "TPOT ms": result.tpot_ms,
+        "TTFT ms": result.ttft_ms,
+    }[entry.quantity]
+
+
+def full_models() -> str:
+    """What the planner chooses for the full model on each card."""
+    rows = [
+        ("model", "hardware", "objective", "nodes", "layout", "weights/GPU", "KV tokens", "context", "tok/s", "TPOT")
+    ]
+    for name in (R1, W4A8, BF16):
+        for card in CARDS:
+            for goal in ("Throughput", "Latency"):
+                wishes = Wishes(model=_model(name), profile=built_in_profiles()[f"{card}x8"], goal=goal)  # type: ignore[arg-type]
+                rows.append(_row(name, f"{card}x8", goal, plan_wishes(wishes)))
+    return markdown(rows)
+
+
+def distilled_models() -> str:
+    """The distilled models on one to eight GPUs of a card."""
+    rows = [
+        ("model", "hardware", "objective", "nodes", "layout", "weights/GPU", "KV tokens", "context", "tok/s", "TPOT")
+    ]
+    for name in DISTILLED:
+        for size in (1, 2, 4, 8):
+            wishes = Wishes(model=_model(name), profile=built_in_profiles()[f"H100x{size}"])
+            rows.append(_row(name, f"H100x{size}", "Throughput", plan_wishes(wishes)))
+    return markdown(rows)
+
+
+def _row(name: str, hardware: str, goal: str, plan: object) -> tuple[str, ...]:
+    short = name.split("/")[1].removeprefix("DeepSeek-")
+    if not isinstance(plan, Plan) or plan.estimate is None:
+        return (short, hardware, goal, *["-"] * 2, "does not fit", *["-"] * 4)
+    return (
+        short,
+        hardware,
+        goal,
+        str(plan.nodes_per_replica),
+        plan.layout.describe(),
+        gib(plan.weight_bytes_per_gpu),
+        f"{plan.kv_tokens_per_replica:,}",
+        f"{plan.limits.context_length:,}",
+        f"{plan.estimate.tokens_per_second:,.0f}",
+        f"{plan.estimate.tpot_ms:.0f} ms",
+    )
+
+
+def weights() -> str:
+    """Bytes per GPU of common layouts."""
+    layouts = [Layout(8), Layout(8, 8), Layout(8, 8, 8, 0, AllToAll.DEEPEP), Layout(16), Layout(16, 16)]
+    layouts += [EP16, wide(16), wide(32), wide(72)]
+    rows = [("layout", "bytes per GPU", "GiB", "MTP layer", "MTP's own embedding and head while KV is sized")]
+    for layout in layouts:
+        draft = draft_parts(_model(R1), replace(layout, draft=True))
+        total = weight_bytes(_model(R1), layout)
+        rows.append((layout.describe(), f"{total:,}", gib(total), gib(draft[0].bytes), gib(draft[1].bytes)))
+    return markdown(rows)
+
+
+def _model(name: str):  # type: ignore[no-untyped-def]
+    model = find_model(name)
+    assert model is not None
+    return model
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first row is its head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def with_tables(text: str) -> str:
+    """The page with what stands between its `table` marks made anew."""
+    for name, table in {
+        "errors": errors,
+        "full": full_models,
+        "distilled": distilled_models,
+        "weights": weights,
+    }.items():
+        begin, end = f"<!-- table: {name} -->", "<!-- end -->"
+        if begin in text:
+            head, rest = text.split(begin, 1)
+            text = f"{head}{begin}\n{table()}\n{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def main() -> int:
+    check, stale = "--check" in sys.argv[1:], []
+    for page in sorted(HERE.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        made = with_tables(text)
+        if made != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(made, encoding="utf-8")
+    if check and stale:
+        print(f"out of date: {', '.join(stale)}; run python docs/planning/tables.py", file=sys.stderr)
+        return 1
+    print("up to date" if not stale else f"written: {', '.join(stale)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
