@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Cluster:
         self.binaries = paths.binaries
         self.config = ClusterConfig.from_json(paths.config.read_text())
         self._lifeline: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._ports: dict[tuple[str, str, int | str], int] = {}
 
     # Life
@@ -67,11 +68,12 @@ class Cluster:
             paths.logs.mkdir()
             paths.images.write_text(json.dumps(images.image_table(CHECKOUT), indent=1))
             paths.binaries.symlink_to(binaries)
-            _spawn(paths, descriptors, None if lifeline is None else lifeline[0])
+            process = _spawn(paths, descriptors, None if lifeline is None else lifeline[0])
         finally:
             for descriptor in (*descriptors, *(() if lifeline is None else lifeline[:1])):
                 os.close(descriptor)
         cluster = cls(paths)
+        cluster._process = process
         cluster._lifeline = None if lifeline is None else lifeline[1]
         try:
             cluster._await_start(report)
@@ -104,6 +106,8 @@ class Cluster:
             self._lifeline = None
         if not _wait_until(lambda: not is_running(self.paths), seconds=20):
             raise ClusterError(f"cluster {self.config.name} does not end; see {self.paths.logs}/supervisor.log")
+        if self._process is not None:
+            self._process.wait()
         if not keep_logs:
             shutil.rmtree(self.paths.root, ignore_errors=True)
 
@@ -340,7 +344,7 @@ def _locked(lock: int) -> bool:
     return True
 
 
-def _spawn(paths: ClusterPaths, held: list[int], lifeline: int | None) -> None:
+def _spawn(paths: ClusterPaths, held: list[int], lifeline: int | None) -> subprocess.Popen[bytes]:
     """Starts the cluster's first process in namespaces of its own. It holds the descriptors `held` for all its life."""
     command = [
         "unshare",
@@ -353,7 +357,7 @@ def _spawn(paths: ClusterPaths, held: list[int], lifeline: int | None) -> None:
     if lifeline is not None:
         command += ["--lifeline", str(lifeline)]
     with (paths.logs / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd=CHECKOUT,
             env=_clean_environment(),
@@ -378,10 +382,3 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-@contextlib.contextmanager
-def temporary_cluster(config: ClusterConfig) -> Iterator[Cluster]:
-    """A cluster for the length of a `with` block."""
-    with Cluster.start(config) as cluster:
-        yield cluster
