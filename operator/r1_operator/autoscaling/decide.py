@@ -18,14 +18,14 @@ from .window import Sample, recent
 
 UP_SECONDS = 15.0
 """Mean over this long before a step up: shorter than any start, longer than one burst of a few requests."""
-FRESH_SECONDS = 15.0
-"""Older than this, the last sample says nothing about now."""
+FRESH_SECONDS = UP_SECONDS
+"""Older than this, a sample says nothing about now. One scrape that timed out is no reason to go blind."""
 TOLERANCE = 0.05
 """Need above the present number by less than this share does not count (Kubernetes' HPA uses 0.1)."""
 DOWN_MARGIN = 0.8
 """After a step down the rest may carry at most this share of their target: otherwise the next step would be up."""
 COVERAGE = 0.8
-"""Share of the scale-down window that complete samples must span."""
+"""Share of the scale-down window that complete samples must span, and share of the samples that must be complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,15 @@ def _coming(config: Autoscaling, state: ScalingState, now: float) -> str:
 def _missing(window: Sequence[Sample], state: ScalingState, now: float) -> str | None:
     if state.ready == 0:
         return "no replica is ready, so there is no load to measure"
+    fresh = recent(window, FRESH_SECONDS, now)
+    if any(s.complete for s in fresh):
+        return None
+    if fresh and fresh[-1].missing:
+        last = fresh[-1]
+        return f"{last.missing} of {last.missing + len(last.replicas)} ready replicas did not report their load"
     if not window:
         return "no engine has been measured yet"
-    last = window[-1]
-    if last.missing:
-        return f"{last.missing} of {last.missing + len(last.replicas)} ready replicas did not report their load"
-    if not last.complete:
-        return "no engine has been measured yet"
-    if now - last.at > FRESH_SECONDS:
-        return f"the last measurement is {now - last.at:.0f} s old"
-    return None
+    return f"the last measurement is {now - window[-1].at:.0f} s old"
 
 
 def _needs(config: Autoscaling, samples: Sequence[Sample], margin: float = 1.0) -> list[_Need]:
@@ -164,7 +163,8 @@ def _down(
     if state.starting:
         text = f"{need.words}: {wanted} replicas would do; {state.starting} still starting, so the load is not settled"
         return Decision(current, Reason.REPLICA_STARTING, text)
-    if not all(s.complete for s in samples) or now - samples[0].at < COVERAGE * cooldown:
+    measured = [s for s in samples if s.complete]
+    if len(measured) < COVERAGE * len(samples) or now - measured[0].at < COVERAGE * cooldown:
         text = f"{need.words}: {wanted} replicas would do; not all of the last {cooldown} s has been measured"
         return Decision(current, Reason.COOLDOWN, text)
     return Decision(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..api import names
 from ..autoscaling.window import ReplicaLoad, Sample, trimmed
 from ..cluster import Cache
-from ..cluster.resources import PODS, R1_DEPLOYMENTS
+from ..cluster.resources import PODS, JsonObject
 from ..lifecycle.gangs import Gang
 from ..lifecycle.pods import gangs_of
 from ..telemetry.server import Heartbeat
@@ -84,11 +84,14 @@ class Monitor:
 
     def _targets(self) -> dict[str, _Target]:
         """Node 0 of each gang that runs, by address."""
+        pods: dict[Key, list[JsonObject]] = defaultdict(list)
+        ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_COMPONENT: names.COMPONENT_ENGINE}
+        for pod in self._cache.snapshot(PODS, labels=ours):  # one pass for all: there may be many pods of others
+            metadata = pod["metadata"]
+            pods[metadata["namespace"], metadata["labels"].get(names.LABEL_INSTANCE, "")].append(pod)
         targets: dict[str, _Target] = {}
-        for deployment in self._cache.snapshot(R1_DEPLOYMENTS):
-            key = (deployment["metadata"]["namespace"], deployment["metadata"]["name"])
-            labels = names.base_labels(key[1], names.COMPONENT_ENGINE)
-            for gang in gangs_of(self._cache.snapshot(PODS, key[0], labels)):
+        for key, found in pods.items():
+            for gang in gangs_of(found):
                 head = gang.head
                 if head is not None and head.address and head.phase == "Running":
                     targets[head.address] = _Target(key, gang.name, _serves(gang))

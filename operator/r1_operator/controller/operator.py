@@ -114,7 +114,7 @@ class Operator:
             if change.resource == PODS and change.new is None:
                 self._wake_unplaced()
         elif change.resource == NODES:
-            for key in self._keys():
+            for key in {*self._keys(), *self._keys_of_pods()}:
                 self._enqueue(key)
         elif change.resource == PERSISTENT_VOLUME_CLAIMS:
             for key in self._keys():
@@ -130,6 +130,11 @@ class Operator:
 
     def _keys(self) -> list[Key]:
         return [(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self._cache.snapshot(R1_DEPLOYMENTS)]
+
+    def _keys_of_pods(self) -> list[Key]:
+        """Those whose pods are left although they are gone themselves."""
+        pods = self._cache.snapshot(PODS, labels={names.LABEL_MANAGED_BY: names.MANAGED_BY})
+        return [(p["metadata"]["namespace"], p["metadata"]["labels"].get(names.LABEL_INSTANCE, "")) for p in pods]
 
     def _enqueue(self, key: Key) -> None:
         if not self._namespaces or key[0] in self._namespaces:

@@ -40,7 +40,7 @@ from .placing import Placer
 from .ports import Gateways
 from .queue import Key
 from .reading import Settings, Subject, read_subject
-from .rounds import force, next_look, undo, wanted_of, workers_of
+from .rounds import BUSY_SECONDS, describe, force, next_look, undo, wanted_of, workers_of
 from .steps import Steps
 from .weights import check_weights
 
@@ -89,8 +89,8 @@ class Reconciler:
         steps = Steps(f"{key[0]}/{key[1]}")
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             self._metrics.forget(key)
-            await self._sweep_after_deletion(key, steps)
-            return self._after(steps, None)
+            left = await self._sweep_after_deletion(key, steps)
+            return self._after(steps, BUSY_SECONDS if left else None)
         now = self._clock()
         subject = read_subject(obj, self._settings)
         gangs = gangs_of(self._cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_ENGINE)))
@@ -222,6 +222,7 @@ class Reconciler:
     ) -> None:
         namespace, context = subject.metadata.namespace, subject.context
         for action in decision.actions:
+            log.info("%s: %s", steps.key, describe(action))
             if isinstance(action, EndPods):
                 if action.drains and not gateway.told:
                     log.warning("%s: %s waits until the gateway is told", steps.key, action.gang)
@@ -249,8 +250,8 @@ class Reconciler:
             return results
         return ()
 
-    async def _sweep_after_deletion(self, key: Key, steps: Steps) -> None:
-        """The garbage collector removes what has an owner; a kubelet that is gone cannot confirm, so we do."""
+    async def _sweep_after_deletion(self, key: Key, steps: Steps) -> bool:
+        """The garbage collector removes what is owned; where the kubelet is gone, we confirm. → whether pods are left"""
         pods = self._cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_ENGINE))
         gangs = gangs_of(pods)
         holders = {m.node for g in gangs for m in g.members if m.node}
@@ -259,6 +260,7 @@ class Reconciler:
         for gang in gangs:
             lost = [m for m in gang.members if m.node in dead and m.deleting]
             await steps.all(f"force {gang.name}", self._actor.end_pods(key[0], force(gang, lost)))
+        return bool(gangs)
 
     # --- tell --------------------------------------------------------------------------------------------------------
     async def _tell(

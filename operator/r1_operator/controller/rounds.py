@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ..api import names
-from ..lifecycle.actions import Decision, EndPods, PodRef, Why
+from ..lifecycle.actions import Action, CreateGang, Decision, EndPods, PodRef, Why
 from ..lifecycle.decide import Wanted
 from ..lifecycle.gangs import Gang, GangState, Member
 from ..manifests.engine_pod import revision_of
@@ -57,6 +57,18 @@ def force(gang: Gang, lost: Iterable[Member]) -> EndPods:
 
 def _refs(members: Iterable[Member]) -> tuple[PodRef, ...]:
     return tuple(PodRef(m.name, m.uid) for m in members)
+
+
+def describe(action: Action) -> str:
+    """An action as one line of the log."""
+    if isinstance(action, CreateGang):
+        members = ", ".join(map(str, action.members))
+        return (
+            f"{action.why}: create replica {action.replica} attempt {action.attempt}, pods {members} {action.message}"
+        )
+    grace = "their own grace period" if action.grace_seconds is None else f"{action.grace_seconds} s"
+    pods = ", ".join(pod.name for pod in action.pods)
+    return f"{action.why}: end {pods} within {grace}: {action.message}"
 
 
 def next_look(observation: Observation, decision: Decision) -> float:
