@@ -251,7 +251,7 @@ class Reconciler:
         return ()
 
     async def _sweep_after_deletion(self, key: Key, steps: Steps) -> bool:
-        """The garbage collector removes what is owned; where the kubelet is gone, we confirm. → whether pods are left"""
+        """The garbage collector removes what is owned; where the kubelet is gone, we confirm. → whether any is left"""
         pods = self._cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_ENGINE))
         gangs = gangs_of(pods)
         holders = {m.node for g in gangs for m in g.members if m.node}
