@@ -1,0 +1,114 @@
+"""One node's server as a child process: its words, its death, the death of its parts, the order to end. No SGLang."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from r1_engine import processes
+from r1_engine.supervise import Ended, supervise
+
+# A server with one part that names itself as SGLang's do; SIGTERM ends the part first, then the server with status 0.
+SERVER = """
+import os, signal, subprocess, sys, time
+part = subprocess.Popen(["bash", "-c", "exec -a sglang::scheduler_TP0 sleep 60"])
+def end(*_):
+    part.kill(); part.wait(); sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("part", part.pid, flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+class Agent:
+    """The agent's side of the socket: collects the reports of one supervision that runs in a thread."""
+
+    def __init__(self, directory: Path, code: str) -> None:
+        path = str(directory / "socket")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self.ended: list[Ended] = []
+        argv = [sys.executable, "-c", code]
+        self.thread = threading.Thread(target=lambda: self.ended.append(supervise(argv, os.environ, path)))
+        self.thread.start()
+        self.connection, _ = self._listener.accept()
+        self._lines = self.connection.makefile()
+
+    def until(self, key: str) -> Any:
+        for line in self._lines:
+            if key in (report := json.loads(line)):
+                return report[key]
+        raise AssertionError(f"the supervision ended without {key!r}")
+
+    def tell(self, message: dict[str, Any]) -> None:
+        self.connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def result(self) -> Ended:
+        self.thread.join(20)
+        return self.ended[0]
+
+    def close(self) -> None:
+        self._lines.close()
+        self.connection.close()
+        self._listener.close()
+        self.thread.join(20)
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[tuple[Agent, int, int]]:
+    """An agent, its server's process and its part's."""
+    agent = Agent(tmp_path, SERVER)
+    server = int(agent.until("child"))
+    part = int(str(agent.until("log")).split()[1])
+    agent.until("part")
+    yield agent, server, part
+    agent.close()
+    assert not processes.is_running(server)
+    assert not processes.is_running(part)
+
+
+def test_a_part_that_dies_ends_the_server(serving: tuple[Agent, int, int]) -> None:
+    agent, server, part = serving
+    os.kill(part, signal.SIGKILL)
+    ended = agent.until("ended")
+    assert ended["what"] == f"sglang::scheduler_TP0 (process {part})"
+    assert agent.result().served
+    assert not processes.is_running(server)
+
+
+def test_a_killed_server_takes_its_parts_along(serving: tuple[Agent, int, int]) -> None:
+    agent, server, _ = serving
+    os.kill(server, signal.SIGKILL)
+    assert agent.until("ended")["status"] == -signal.SIGKILL
+
+
+def test_told_to_stop_a_dying_part_is_no_failure(serving: tuple[Agent, int, int]) -> None:
+    agent, _, _ = serving
+    agent.tell({"stop": True})
+    ended = agent.until("ended")
+    assert (ended["status"], ended["what"].split()[0]) == (0, "server")
+
+
+def test_a_lost_agent_ends_the_server(serving: tuple[Agent, int, int]) -> None:
+    agent, server, _ = serving
+    agent.connection.shutdown(socket.SHUT_RDWR)
+    assert agent.result().what == "the agent"
+    assert not processes.is_running(server)
+
+
+def test_the_last_words_are_kept(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, "import sys; print('usage'); print('x: error: unrecognized arguments: --y'); sys.exit(2)")
+    ended = agent.result()
+    assert (ended.status, ended.served) == (2, False)
+    assert ended.tail[-1].endswith("unrecognized arguments: --y")
+    agent.close()
