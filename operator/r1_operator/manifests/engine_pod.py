@@ -76,11 +76,13 @@ def _container(context: Context, node: int) -> dict[str, Any]:
             {"name": "agent", "containerPort": names.PORT_ENGINE_AGENT},
         ],
         "resources": _resources(context),
+        # One probe that a busy node answers late must not empty the rotation; what really ends is seen sooner: the
+        # operator reads the agent's stage itself, and a pod that dies is an event.
         "readinessProbe": {
             "httpGet": {"path": "/ready", "port": names.PORT_ENGINE_AGENT},
             "periodSeconds": 2,
-            "timeoutSeconds": 2,
-            "failureThreshold": 1,
+            "timeoutSeconds": 3,
+            "failureThreshold": 3,
         },
         # The agent itself; the ranks behind it are watched by the agent, in seconds and with better reasons.
         "livenessProbe": {
