@@ -143,7 +143,8 @@ def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "env": {"FROM_IMAGE": "yes"},
         "user": 65532,
     }
-    catalogue.write_text(json.dumps({"r1-operator:dev": environment}))
+    entry = {"entrypoint": ["printf", "%s\\n", "entry point"], "command": ["and command"]}
+    catalogue.write_text(json.dumps({"entry:dev": entry, "r1-operator:dev": environment}))
     command = [
         sys.executable,
         "-m",
@@ -215,7 +216,10 @@ def test_a_container_runs_with_its_command_environment_and_log(cri: Runtime) -> 
 
 def test_command_and_arguments_come_from_pod_or_image(cri: Runtime) -> None:
     pod = cri.pod()
-    assert cri.output(pod, args=["-c", "echo image command, pod arguments"]) == ["image command, pod arguments"]
+    assert cri.output(pod, args=["echo", "arguments replace the image's"]) == ["arguments replace the image's"]
+    assert cri.output(pod, image="entry:dev") == ["entry point", "and command"]
+    assert cri.output(pod, image="entry:dev", args=["and arguments"]) == ["entry point", "and arguments"]
+    assert cri.output(pod, "echo", "all the pod's", image="entry:dev") == ["all the pod's"]
     id = cri.create(pod, image="r1-operator:dev")
     with pytest.raises(grpc.RpcError, match="no command"):
         cri.runtime.StartContainer(pb.StartContainerRequest(container_id=id))
@@ -432,7 +436,7 @@ def test_images(cri: Runtime) -> None:
     status = cri.images.ImageStatus(pb.ImageStatusRequest(image=pb.ImageSpec(image="docker.io/library/busybox"))).image
     assert list(status.repo_tags) == ["busybox:dev"]
     assert not cri.images.ImageStatus(pb.ImageStatusRequest(image=pb.ImageSpec(image="nginx"))).HasField("image")
-    with pytest.raises(grpc.RpcError, match=r"it has: busybox:dev, r1-operator:dev"):
+    with pytest.raises(grpc.RpcError, match=r"it has: busybox:dev, entry:dev, r1-operator:dev"):
         cri.images.PullImage(pb.PullImageRequest(image=pb.ImageSpec(image="nginx")))
     usage = cri.images.ImageFsInfo(pb.ImageFsInfoRequest()).image_filesystems[0]
     assert usage.used_bytes.value > 1 << 20

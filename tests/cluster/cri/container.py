@@ -117,8 +117,13 @@ class Container:
         return socket
 
     def command(self) -> list[str]:
-        """The pod's command, else the image's; the pod's arguments follow."""
-        return [*(self.config.command or self.image.command), *self.config.args]
+        """The pod's command and arguments; the image's entry point stands in for the one, its command for the other.
+
+        As in Kubernetes, a pod that names a command gets none of the image's.
+        """
+        if self.config.command:
+            return [*self.config.command, *self.config.args]
+        return [*self.image.entrypoint, *(self.config.args or self.image.command)]
 
 
 def credentials_of(security: pb.LinuxContainerSecurityContext, image_user: int) -> Credentials:
@@ -372,6 +377,7 @@ def exec_arguments(container: Container, command: list[str], host: Host, *, tty:
     return [
         *("/usr/bin/nsenter", "--target", str(container.pid), *spaces, "--"),
         *("/usr/bin/env", "-i", f"--chdir={container.workdir}", *variables),
+        *([_SETSID, "--ctty"] if tty else []),
         *setpriv_arguments(container.credentials, host.maps),
         *command,
     ]

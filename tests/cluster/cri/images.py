@@ -2,7 +2,7 @@
 
 An image of the local cluster is no archive of layers but a description of what a container of it sees: host paths bound
 read-only, search path, environment and user. The catalogue is a JSON file,
-`{name: {root, path, env, user, command, workdir}}`, described in README.md.
+`{name: {root, path, env, user, entrypoint, command, workdir}}`, described in README.md.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Image:
     path: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     user: int = 0
+    entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     workdir: str = "/"
     binds: tuple[str, ...] = ()
@@ -126,7 +127,15 @@ def load_catalogue(file: Path) -> Catalogue:
 
 
 def _parse(file: Path, name: str, entry: Any) -> Image:
-    types: dict[str, type] = {"root": dict, "path": list, "env": dict, "user": int, "command": list, "workdir": str}
+    types: dict[str, type] = {
+        "root": dict,
+        "path": list,
+        "env": dict,
+        "user": int,
+        "entrypoint": list,
+        "command": list,
+        "workdir": str,
+    }
     if not isinstance(entry, dict):
         raise CatalogueError(f"{file}: {name}: must be an object with {', '.join(types)}")
     for key, value in entry.items():
@@ -147,6 +156,7 @@ def _parse(file: Path, name: str, entry: Any) -> Image:
         path=tuple(entry.get("path", ())),
         env={str(key): str(value) for key, value in entry.get("env", {}).items()},
         user=entry.get("user", 0),
+        entrypoint=tuple(entry.get("entrypoint", ())),
         command=tuple(entry.get("command", ())),
         workdir=entry.get("workdir", "/"),
         binds=host_paths(list(root.values())),

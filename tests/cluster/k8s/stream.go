@@ -197,7 +197,9 @@ func runOnTerminal(command *exec.Cmd, ptmx string, in io.Reader, out io.Writer, 
 		return fmt.Errorf("making a terminal: %w", err)
 	}
 	defer terminal.Close()
-	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	// The command makes the terminal its own once it is inside the container: a session led from outside would leave the
+	// shell there with a process group that it cannot see.
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	command.Stdin, command.Stdout, command.Stderr = peer, peer, peer
 	err = command.Start()
 	peer.Close()
