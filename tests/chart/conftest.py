@@ -18,7 +18,6 @@ import pytest
 import yaml
 from r1_operator.api.crd import custom_resource_definition
 
-from tests.cluster.build import ensure_binaries
 from tests.integration.cluster.apiserver import ApiServer, find_programs
 
 CHART = Path(__file__).parents[2] / "charts" / "r1-operator"
@@ -83,7 +82,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    programs = find_programs() or ensure_binaries()
+    programs = find_programs()
     running = ApiServer(tmp_path_factory.mktemp("apiserver"), programs)
     try:
         asyncio.run(running.start())
