@@ -109,6 +109,11 @@ def _pod_spec(context: Context, labels: dict[str, str]) -> dict[str, Any]:
             "fsGroup": _USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        # Kubernetes' own default leaves a pod of a lost node in place for 300 s, and users without a gateway.
+        "tolerations": [
+            {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 10}
+            for key in ("not-ready", "unreachable")
+        ],
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
