@@ -44,7 +44,7 @@ def works(mode: str) -> bool:
     )
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
     """Wait until `condition` is true and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
