@@ -57,7 +57,7 @@ def test_the_users_environment_wins_over_choices_not_over_what_we_rely_on() -> N
     assert given["GLOO_SOCKET_IFNAME"] == "eth0"
     assert given["SGLANG_X"] == "1"
     assert given["PROMETHEUS_MULTIPROC_DIR"] == "/tmp/r1/prometheus"
-    assert not {"RAY_ADDRESS", "OMP_NUM_THREADS"} & set(given)
+    assert not {"RAY_ADDRESS", "OMP_NUM_THREADS"} & set(given)  # Ray sets the second to the actor's CPUs
     assert "SGLANG_USE_CPU_ENGINE" not in given
 
 

@@ -45,6 +45,8 @@ def environment(ranks: int, cores: Sequence[int], node_index: int) -> dict[str, 
         MODE_VARIABLE: "1",
         "SGLANG_USE_CPU_ENGINE": "1",
         "SGLANG_CPU_OMP_THREADS_BIND": bind,
+        # Several ranks share few cores: more threads a rank only wait for each other at the end of each operation.
+        "OMP_NUM_THREADS": "1",
         # PyPI's torch is the CUDA build: SGLang would find its libnccl and then fail with "Expected a cuda device".
         "SGLANG_NCCL_SO_PATH": "none",
         # Saves a compilation of about 25 s at the first token.
