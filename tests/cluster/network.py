@@ -60,8 +60,11 @@ SWITCH_SYSCTLS: Final = {
     # The switch routes Service traffic back out of the port it came in by; a redirect would tell pods to go around it.
     "ipv4/conf/all/send_redirects": "0",
     "ipv4/conf/default/send_redirects": "0",
+    # With br_netfilter loaded, the bridge would translate a Service address itself and then find the pod behind
+    # the port the frame came in by, where it sends nothing back: no Service would have a pod on the client's own node.
+    "bridge/bridge-nf-call-iptables": "0",
 }
-"""Under /proc/sys/net, for the control plane's namespace; set before the switch is made."""
+"""Under /proc/sys/net, for the control plane's namespace; set before the switch is made, where the kernel has them."""
 
 
 def uplink_script(index: int) -> str:

@@ -198,7 +198,9 @@ def _set_up_network() -> None:
         check=True,
     )
     for name, value in network.SWITCH_SYSCTLS.items():
-        Path("/proc/sys/net", name).write_text(value)
+        setting = Path("/proc/sys/net", name)
+        if setting.exists():
+            setting.write_text(value)
     ip_batch(network.switch_script())
 
 

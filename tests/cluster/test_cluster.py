@@ -171,9 +171,13 @@ def test_rights_are_enforced(cluster: Cluster, namespace: str) -> None:
     as_n1 = ("--kubeconfig", str(cluster.paths.inner_kubeconfig("n1")))
     n1 = [str(cluster.paths.binaries / "kubectl"), *as_n1]
     cluster.exec_inside([*n1, "label", "node", "n1", "mine=yes"], capture_output=True)
-    refused = cluster.exec_inside([*n1, "label", "node", "n2", "mine=yes"], capture_output=True, check=False)
-    assert refused.returncode != 0
-    assert "is not allowed to modify node" in refused.stderr
+    for node, label, reason in (
+        ("n2", "mine=yes", "only its own Node object"),
+        ("n1", "node-restriction.kubernetes.io/mine=yes", "is not allowed to modify labels"),
+    ):
+        refused = cluster.exec_inside([*n1, "label", "node", node, label], capture_output=True, check=False)
+        assert refused.returncode != 0
+        assert reason in refused.stderr
 
 
 def test_host_without_its_kubeconfig_is_nobody(cluster: Cluster) -> None:
