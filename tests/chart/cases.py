@@ -99,6 +99,16 @@ BROKEN_RULES = (
         "spec.hardwareProfile",
         "differs from hardware",
     ),
+    Case("no promise", spec(objective="SLO"), "spec.slo", "belong together"),
+    Case("a promise for nothing", spec(slo={"tpotMilliseconds": 50}), "spec.slo", "belong together"),
+    Case("empty promise", spec(objective="SLO", slo={}), "spec.slo", "promises nothing"),
+    Case(
+        "promise without its objective",
+        spec(slo={"tpotMilliseconds": 40}),
+        "spec.slo",
+        "belong together",
+    ),
+    Case("promise of nothing", spec(objective="SLO", slo={}), "spec.slo", "promises nothing"),
     Case(
         "usable memory over all",
         spec(hardwareProfile=PROFILE | {"usableMemoryMib": 90_000}),

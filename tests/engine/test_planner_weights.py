@@ -126,11 +126,11 @@ def probe(mode: str, cases: list[dict[str, object]]) -> list[dict[str, object]]:
 def after_loading(sizes: dict[str, int]) -> int:
     """What SGLang does to the allocated tensors while it loads: kv_b is kept once more in bfloat16, and int4 experts'
     float32 group scales become bfloat16 and their input scales one float32 a layer."""
-    total = 0
+    total, int4 = 0, any(name.endswith("input_scale") for name in sizes)
     for name, size in sizes.items():
         if name.endswith(("w13_input_scale", "w2_input_scale")) and size > 8:
             size = 4
-        elif ".experts." in name and name.endswith("weight_scale_inv") and any(n.endswith("input_scale") for n in sizes):
+        elif int4 and ".experts." in name and name.endswith("weight_scale_inv"):
             size //= 2
         total += size
         if name.endswith("kv_b_proj.weight"):

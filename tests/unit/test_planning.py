@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from r1_operator.api.names import ENGINE_OWNED_FLAGS, PLAN_OWNED_FLAGS
 from r1_operator.api.spec import R1DeploymentSpec
 from r1_operator.planning import Plan, Refusal, built_in_profiles, make_plan
 from r1_operator.planning.catalog import find_model, known_models
@@ -176,6 +177,11 @@ def test_an_argument_that_would_break_the_plan_is_refused(arguments: tuple[str, 
     problem = argument_problem(arguments)
     assert problem is not None
     assert message in problem.remedy
+
+
+@pytest.mark.parametrize("flag", [*ENGINE_OWNED_FLAGS, *PLAN_OWNED_FLAGS])
+def test_what_the_schema_refuses_the_planner_refuses_too(flag: str) -> None:
+    assert argument_problem((flag, "1")) is not None
 
 
 def test_other_arguments_replace_the_planned_one_and_come_last() -> None:

@@ -25,6 +25,7 @@ from .spec import (
     HostPathWeights,
     PersistentVolumeClaimWeights,
     R1DeploymentSpec,
+    Slo,
     Topology,
     Weights,
 )
@@ -146,6 +147,21 @@ RULES: tuple[Rule, ...] = (
         holds=lambda s: s.hardware_profile is None or s.hardware_profile.name == s.hardware,
         message="hardwareProfile.name differs from hardware",
         remedy="give both the same name, or leave hardwareProfile out to use a profile known by name",
+    ),
+    Rule(
+        scope=R1DeploymentSpec,
+        field="slo",
+        cel="(has(self.objective) && self.objective == 'SLO') == has(self.slo)",
+        holds=lambda s: (s.objective == "SLO") == (s.slo is not None),
+        message="slo and objective SLO belong together",
+        remedy="set objective to SLO and slo to the promised latencies, or neither",
+    ),
+    Rule(
+        scope=Slo,
+        cel="has(self.ttftMilliseconds) || has(self.tpotMilliseconds)",
+        holds=lambda s: s.ttft_milliseconds is not None or s.tpot_milliseconds is not None,
+        message="slo promises nothing",
+        remedy="set ttftMilliseconds, tpotMilliseconds or both",
     ),
     Rule(
         scope=HardwareProfile,

@@ -13,7 +13,7 @@ from .fields import ApiModel, LongText, ObjectName, Quantity, ShortText
 from .hardware import HardwareProfile
 from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS, PORT_GATEWAY
 
-Objective = Literal["Throughput", "Latency"]
+Objective = Literal["Throughput", "Latency", "SLO"]
 MoeA2aBackend = Literal["None", "DeepEP"]
 
 EnvName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -124,6 +124,17 @@ class Limits(ApiModel):
     )
     chunked_prefill_size: int | None = Field(
         default=None, ge=64, le=1_048_576, description="Most prompt tokens of one prefill step of a replica."
+    )
+
+
+class Slo(ApiModel):
+    """Latencies that the planner's estimate must keep. At least one."""
+
+    ttft_milliseconds: int | None = Field(
+        default=None, ge=1, le=600_000, description="Time to the first token of a prompt, in milliseconds."
+    )
+    tpot_milliseconds: int | None = Field(
+        default=None, ge=1, le=600_000, description="Time per output token after the first, in milliseconds."
     )
 
 
@@ -251,8 +262,11 @@ class R1DeploymentSpec(ApiModel):
         default=None, description="A hardware profile of this resource's own. Its name must equal spec.hardware."
     )
     objective: Objective = Field(
-        default="Throughput", description="What the planner prefers where both cannot be had: Throughput or Latency."
+        default="Throughput",
+        description="What the planner prefers where both cannot be had: Throughput, Latency, or as much throughput as"
+        " spec.slo allows (SLO).",
     )
+    slo: Slo | None = Field(default=None, description="Promised latencies. Needs objective SLO, and objective SLO it.")
     topology: Topology = Field(
         default_factory=Topology, description="Overrides of the layout that the planner would choose."
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from r1_operator.api.names import ENGINE_OWNED_FLAGS
+
 from .layout import AllToAll, Layout
 from .memory import MTP_DRAFT_TOKENS, MTP_STEPS, SGLANG_PREFIX_CHUNK, prefix_chunk
 from .model import Dense, MlaMoe, Model
@@ -12,20 +14,7 @@ from .plan import Limits, Refusal, Role
 SGLANG_VERSION = "0.5.23"
 
 # What the engine sets itself (docs/design/contracts.md).
-OWNED_BY_ENGINE = frozenset(
-    (
-        *(
-            "--model-path",
-            "--model",
-            "--served-model-name",
-            "--tokenizer-path",
-            "--device",
-            "--base-gpu-id",
-            "--use-ray",
-        ),
-        *("--host", "--port", "--nnodes", "--node-rank", "--dist-init-addr", "--api-key", "--enable-metrics"),
-    )
-)
+OWNED_BY_ENGINE = frozenset((*ENGINE_OWNED_FLAGS, "--tokenizer-path", "--device", "--base-gpu-id"))
 # What a field of the resource says: setting it twice would let the two disagree.
 OWNED_BY_FIELD: Mapping[str, str] = {
     "--tp-size": "spec.topology.tensorParallel",

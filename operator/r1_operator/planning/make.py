@@ -17,7 +17,7 @@ from .layout import AllToAll
 from .plan import Plan, Refusal
 from .search import Found, search
 from .sizing import CPU_FRACTION, HARDWARE
-from .wishes import Wishes
+from .wishes import Slo, Wishes
 
 if TYPE_CHECKING:  # its import takes most of the command line's start
     from r1_operator.api.spec import R1DeploymentSpec
@@ -47,6 +47,7 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile])
         model=model,
         profile=profile,
         goal=spec.objective,
+        slo=Slo() if spec.slo is None else Slo(spec.slo.ttft_milliseconds, spec.slo.tpot_milliseconds),
         nodes=topology.nodes_per_replica,
         tensor_parallel=topology.tensor_parallel,
         attention_dp=topology.attention_data_parallel,
