@@ -25,6 +25,8 @@ def command(settings: Settings, head_ip: str) -> list[str]:
     argv += ["--host", pod.listen, "--port", str(config.ports.http), "--enable-metrics"]
     argv += ["--nnodes", str(config.nodes), "--node-rank", str(pod.index)]
     argv += ["--dist-init-addr", f"{bracketed(head_ip)}:{config.ports.dist}"]
+    # What asks every few seconds would bury what users ask.
+    argv += ["--uvicorn-access-log-exclude-prefixes", "/metrics", "/v1/loads", "/model_info", "/health"]
     if config.device == "cpu":
         argv += cpu.arguments(config.engine_args)
     return [*argv, *config.engine_args]
