@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from tests.cluster import build, preflight
-from tests.cluster.cluster import Cluster, ClusterError, running_clusters
+from tests.cluster.cluster import Cluster, ClusterError, known_clusters, running_clusters
 from tests.cluster.config import ClusterConfig, ConfigError, clusters_root, paths_of
 from tests.cluster.machines import FAULTS
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def down(arguments: argparse.Namespace) -> int:
-    names = running_clusters() if arguments.all else [arguments.name]
+    names = known_clusters() if arguments.all else [arguments.name]
     for name in names:
         paths = paths_of(name)
         if not paths.config.exists():
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         if sub.get_default("main") is run:
             sub.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
     command("down", down, "end a cluster and remove its files").add_argument(
-        "--all", action="store_true", help="every cluster of yours"
+        "--all", action="store_true", help="every cluster of yours, and what dead ones left"
     )
     command("status", status, "list running clusters", named=False)
     command("env", env, "print the shell lines that make kubectl and helm use a cluster")

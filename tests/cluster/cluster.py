@@ -301,9 +301,14 @@ class Cluster:
         identities.write_kubeconfig(self.paths, "admin", self.kubeconfig, f"https://127.0.0.1:{port}")
 
 
-def running_clusters() -> list[str]:
+def known_clusters() -> list[str]:
+    """Names of the clusters that run, and of those that have ended without `stop` and left their logs."""
     root = clusters_root()
-    return sorted(folder.name for folder in root.iterdir() if is_running(ClusterPaths(folder))) if root.is_dir() else []
+    return sorted(folder.name for folder in root.iterdir()) if root.is_dir() else []
+
+
+def running_clusters() -> list[str]:
+    return [name for name in known_clusters() if is_running(paths_of(name))]
 
 
 def is_running(paths: ClusterPaths) -> bool:

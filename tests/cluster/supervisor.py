@@ -9,11 +9,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from tests.cluster import addons, control, control_plane, identities, network, relay
-from tests.cluster.api import Api
+from tests.cluster.api import Api, ApiError
 from tests.cluster.config import ClusterConfig, ClusterPaths
 from tests.cluster.machines import FaultError, Machines, ip_batch
 from tests.cluster.processes import Component
@@ -105,7 +106,10 @@ class Supervisor:
     def _retarget_proxy(self) -> None:
         """kube-proxy ends when the node it was told to be on is deleted: tell it another one."""
         assert self._api is not None
-        present = sorted(self._api.ready_nodes())
+        try:
+            present = sorted(self._api.ready_nodes())
+        except (OSError, ApiError, HTTPException):
+            return  # the API server is away: keep the name, kube-proxy will ask again
         control_plane.write_proxy_configuration(self._paths, present[0] if present else network.node_name(1))
 
     def _make_identities(self) -> None:
