@@ -113,7 +113,7 @@ def kubelet_labels(config: ClusterConfig, index: int) -> dict[str, str]:
 
 
 def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index: int) -> NodeSpec:
-    """Runtime first, then the kubelet, which the device plugin registers with."""
+    """Runtime first: the kubelet ends without it. The device plugin waits for the kubelet by itself."""
     name = network.node_name(index)
     folder = paths.node(name)
     labels = ",".join(f"{key}={value}" for key, value in kubelet_labels(config, index).items())
@@ -147,9 +147,7 @@ def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index:
     logs = paths.logs
     programs = [
         Program("runtime", runtime, str(logs / f"{name}-runtime.log"), ready=RUNTIME_SOCKET),
-        Program(
-            "kubelet", kubelet, str(logs / f"{name}-kubelet.log"), ready=f"{KUBELET_FOLDER}/device-plugins/kubelet.sock"
-        ),
+        Program("kubelet", kubelet, str(logs / f"{name}-kubelet.log")),
     ]
     if config.gpus_per_node:
         programs.append(Program("gpu", plugin, str(logs / f"{name}-gpu.log")))
