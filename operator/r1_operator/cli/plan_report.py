@@ -93,7 +93,7 @@ def table(plan: Plan) -> str:
         ),
         (
             "KV cache",
-            f"{plan.kv_tokens_per_replica:,} tokens ({plan.kv_tokens_per_rank:,} on each of {plan.kv_ranks} ranks): "
+            f"{plan.kv_tokens_per_replica:,} tokens{_on_each_rank(plan)}: "
             + ", ".join(f"{plan.requests_at(n):,} requests of {n // 1024}k" for n in CONTEXTS),
         ),
         ("Limits", f"context {limits.context_length:,} · {limits.max_running_requests:,} running requests"),
@@ -104,13 +104,17 @@ def table(plan: Plan) -> str:
         latency = [f"TTFT {expected.ttft_ms:.0f} ms"] * (plan.role != "Decode")
         latency += [f"TPOT {expected.tpot_ms:.0f} ms"] * (plan.role != "Prefill")
         rows.append(
-            ("Expected (±40%)", f"{expected.tokens_per_second:,.0f} {unit} · {' · '.join(latency)} · for {load}")
+            ("Expected (±30%)", f"{expected.tokens_per_second:,.0f} {unit} · {' · '.join(latency)} · for {load}")
         )
         rows.append(("Bound by", expected.bound_by))
     rows.append((f"SGLang {SGLANG_VERSION}", shlex.join(plan.engine_args)))
     if plan.env:
         rows.append(("Environment", " ".join(f"{name}={value}" for name, value in plan.env)))
     return aligned(rows)
+
+
+def _on_each_rank(plan: Plan) -> str:
+    return "" if plan.kv_ranks == 1 else f" ({plan.kv_tokens_per_rank:,} on each of {plan.kv_ranks} ranks)"
 
 
 def arithmetic(plan: Plan) -> str:

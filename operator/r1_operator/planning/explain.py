@@ -60,11 +60,16 @@ def _why_not(found: Found, nodes: int) -> str:
 def _layout(wishes: Wishes, found: Found) -> Reason:
     best = found.best
     layout = best.layout
-    asked = (wishes.tensor_parallel, wishes.attention_dp, wishes.expert_parallel, wishes.all_to_all)
+    asked = {
+        "tensorParallel": wishes.tensor_parallel,
+        "attentionDataParallel": wishes.attention_dp,
+        "expertParallel": wishes.expert_parallel,
+        "redundantExperts": wishes.redundant_experts,
+        "moeA2aBackend": wishes.all_to_all,
+    }
+    fixed = [name for name, value in asked.items() if value is not None]
     if best.estimate is None:
         because = "the shape of the full model at the smallest size"
-    elif all(value is not None for value in asked):
-        because = "fixed by the user"
     elif wishes.goal == "Latency":
         because = f"lowest time per token expected, or within the estimate's margin: {best.estimate.tpot_ms:.1f} ms"
     elif layout.all_to_all is AllToAll.DEEPEP:
@@ -73,6 +78,8 @@ def _layout(wishes: Wishes, found: Found) -> Reason:
         because = f"{_most(best)}; attention DP keeps each KV token once"
     else:
         because = _most(best)
+    if fixed:
+        because = f"fixed by the user: {', '.join(fixed)}; the rest: {because}"
     return Reason("layout", layout.describe(), because, _alternatives(wishes, found))
 
 
