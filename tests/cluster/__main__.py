@@ -115,6 +115,11 @@ def break_node(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def fail_gpus(arguments: argparse.Namespace) -> int:
+    Cluster.attach(arguments.name).fail_gpus(arguments.node, *arguments.gpus)
+    return 0
+
+
 def heal(arguments: argparse.Namespace) -> int:
     Cluster.attach(arguments.name).heal_node(arguments.node)
     return 0
@@ -181,6 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("break", break_node, "break a node")
     sub.add_argument("node")
     sub.add_argument("fault", choices=FAULTS)
+    sub = command("fail-gpus", fail_gpus, "make GPUs of a node unhealthy")
+    sub.add_argument("node")
+    sub.add_argument("gpus", nargs="+", metavar="GPU", help="GPU-0, GPU-1, …, or all")
     command("heal", heal, "undo all faults of a node").add_argument("node")
     sub = command("exec", execute, "run a command inside the cluster's namespaces")
     sub.add_argument("--node", help="on this node (default: beside the control plane)")

@@ -201,6 +201,10 @@ class Cluster:
         """The node's file system (/var/lib: emptyDir volumes and the like) has no room: DiskPressure and ENOSPC."""
         self._ask({"do": "break", "node": node, "fault": "fill-disk"})
 
+    def fail_gpus(self, node: str, *gpus: str) -> None:
+        """These GPUs (`GPU-0`, …, or `all`) turn unhealthy: the node offers fewer. Pods that have them keep running."""
+        self._ask({"do": "fail-gpus", "node": node, "gpus": list(gpus)})
+
     def heal_node(self, node: str) -> None:
         """Undoes all faults of the node. A killed one boots as a replaced machine: same name, nothing on its disk."""
         self._ask({"do": "heal", "node": node})

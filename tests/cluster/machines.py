@@ -30,6 +30,7 @@ class _Machine:
     process: asyncio.subprocess.Process | None = None
     init: int | None = None
     faults: set[str] = dataclasses.field(default_factory=set)
+    failed_gpus: list[str] = dataclasses.field(default_factory=list)
 
 
 class Machines:
@@ -45,7 +46,7 @@ class Machines:
         return list(self._machines)
 
     def faults(self) -> dict[str, list[str]]:
-        return {name: sorted(machine.faults) for name, machine in self._machines.items()}
+        return {name: sorted({*machine.faults, *machine.failed_gpus}) for name, machine in self._machines.items()}
 
     def init_of(self, name: str) -> int:
         """Process id (as the supervisor sees it) of the node's first process. Raises FaultError if it has none."""
@@ -101,10 +102,19 @@ class Machines:
             await asyncio.to_thread(self._resize_disk, name, full=True)
         machine.faults.add(fault)
 
+    def fail_gpus(self, name: str, gpus: list[str]) -> None:
+        """Makes these GPUs of a node unhealthy, all others healthy."""
+        self._machine(name).failed_gpus = list(gpus)
+        folder = Path(f"/proc/{self.init_of(name)}/root{nodes.KUBELET_FOLDER}")
+        (folder / "unhealthy-gpus").write_text("".join(f"{gpu}\n" for gpu in gpus))
+
     async def heal(self, name: str) -> None:
         """Undoes every fault of a node. A killed one boots with an empty disk, as a replaced machine would."""
         machine = self._machine(name)
         faults, machine.faults = machine.faults, set()
+        if machine.failed_gpus and "kill" not in faults:
+            self.fail_gpus(name, [])
+        machine.failed_gpus = []
         if "cut" in faults:
             ip_batch(network.plug_script(machine.index, plugged=True))
         if "freeze" in faults and "kill" not in faults:

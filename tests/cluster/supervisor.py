@@ -146,6 +146,8 @@ class Supervisor:
                 self._stop.set()
             case {"do": "break", "node": str(node), "fault": str(fault)}:
                 await self._machines.break_node(node, fault)
+            case {"do": "fail-gpus", "node": str(node), "gpus": list(gpus)}:
+                self._machines.fail_gpus(node, gpus)
             case {"do": "heal", "node": str(node)}:
                 await self._machines.heal(node)
             case {"do": "add-node"}:

@@ -251,6 +251,16 @@ def test_a_cut_cable_isolates_the_pods_of_a_node(cluster: Cluster, web: str) -> 
     ready_condition(cluster, "n2", "True")
 
 
+def test_failed_gpus_are_no_longer_offered(cluster: Cluster) -> None:
+    def offered() -> str:
+        return str(cluster.kubectl_json("get", "node", "n1")["status"]["allocatable"]["nvidia.com/gpu"])
+
+    cluster.fail_gpus("n1", "GPU-0", "GPU-5")
+    wait_for(lambda: offered() == "6", seconds=30)
+    cluster.heal_node("n1")
+    wait_for(lambda: offered() == "8", seconds=30)
+
+
 def test_unknown_nodes_and_faults_are_refused(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match=r"node 'n9' is unknown; there are n1, n2"):
         cluster.kill_node("n9")
