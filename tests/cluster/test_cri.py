@@ -118,7 +118,7 @@ class Runtime:
         self.wait(id)
         return [text for _, _, text in self.log(id)]
 
-    def execute(self, id: str, *command: str, timeout: int = 10) -> Any:
+    def execute(self, id: str, *command: str, timeout: int = 60) -> Any:
         return self.runtime.ExecSync(pb.ExecSyncRequest(container_id=id, cmd=command, timeout=timeout))
 
     def stop(self, id: str, timeout: int) -> None:
