@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 
 Dial = Callable[[], Awaitable[tuple[str, int]]]
@@ -26,7 +27,9 @@ async def serve(listener: socket.socket, dial: Dial) -> asyncio.Server:
             address, port = await dial()
             inner_reader, inner_writer = await asyncio.open_connection(address, port)
         except (OSError, LookupError):
-            writer.transport.abort()  # as a connection to a port that nobody listens on
+            # Closing without lingering resets the connection: the client sees an error, not an empty answer.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
             return
         await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
         for side in (writer, inner_writer):
