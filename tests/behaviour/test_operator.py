@@ -117,14 +117,15 @@ def test_pod_deleted_by_a_user_drains_the_gang_and_is_replaced(deploy: Deploy) -
         r1.kubectl("delete", "pod", "r1-0-0-1", "--wait=false")
         r1.await_ready("r1-0-1")
     # One replica, so requests between the two gangs are turned away; but never broken.
-    assert all("503" in error for error in errors), errors
+    assert {error for error in errors if "503" not in error} == set()
     assert names_of(r1.pods()) == ["r1-0-1-0", "r1-0-1-1"]
 
 
 def test_node_lost_moves_the_gang(world: World, deploy: Deploy) -> None:
     r1 = deploy(env={"R1_STANDIN_LEASE_SECONDS": "5"})
     r1.await_ready("r1-0-0")
-    node = r1.pod("r1-0-0-1")["spec"]["nodeName"]
+    elsewhere = {p["spec"]["nodeName"] for p in r1.pods("gateway")}
+    node = next(n for n in r1.status()["replicaStatuses"][0]["nodes"] if n not in elsewhere)
     world.cluster.kill_node(node)
     try:
         # The kubelet's silence is noticed by Kubernetes after 40 to 50 s, the gang's own lease ends long before.

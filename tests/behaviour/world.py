@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -174,9 +175,12 @@ def ask(base: str, seconds: float = 30.0, tokens: int = 8) -> str:
     request = urllib.request.Request(
         f"{base}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=seconds) as response:
-        text: str = json.loads(response.read())["choices"][0]["message"]["content"]
-        return text
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as response:
+            text: str = json.loads(response.read())["choices"][0]["message"]["content"]
+            return text
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"{error.code}: {error.read().decode()}") from error
 
 
 def wait_for(
