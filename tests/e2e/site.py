@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -153,22 +152,16 @@ def chat_body(question: str, model: str = "tiny-r1", **more: Any) -> dict[str, A
     return {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, **more}
 
 
-def processes_of(cluster: Cluster, pod: Mapping[str, Any], pattern: str) -> list[int]:
-    """Process ids, as the cluster's own process namespace numbers them, of a pod whose command line matches."""
-    address = pod["status"]["podIP"]
+def kill_in_pod(site: Site, pod: str, pattern: str) -> int:
+    """kill -9 of every process of a pod's container whose command line matches `pattern`; returns how many."""
     script = (
-        "import os,re,sys\n"
-        "for p in filter(str.isdigit, os.listdir('/proc')):\n"
-        "  try:\n"
-        "    line=open(f'/proc/{p}/cmdline').read().replace(chr(0),' '); env=open(f'/proc/{p}/environ').read()\n"
-        "  except OSError: continue\n"
-        f"  if re.search({pattern!r}, line) and 'POD_IP={address}' in env.split(chr(0)): print(p)\n"
+        "import os,re,signal\n"
+        "killed = 0\n"
+        "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
+        "    if int(pid) == os.getpid(): continue\n"
+        "    try: line = open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' ')\n"
+        "    except OSError: continue\n"
+        f"    if re.search({pattern!r}, line): os.kill(int(pid), signal.SIGKILL); killed += 1\n"
+        "print(killed)\n"
     )
-    found = cluster.exec_inside(["python3", "-c", script])
-    return [int(line) for line in _text(found).split()]
-
-
-def _text(found: Any) -> str:
-    if isinstance(found, subprocess.CompletedProcess):
-        return found.stdout if isinstance(found.stdout, str) else found.stdout.decode()
-    return str(found)
+    return int(site.kubectl("exec", pod, "--", "python", "-c", script).split()[-1])
