@@ -108,7 +108,7 @@ async def wait_up(group: RayGroup, settings: Settings, seconds: float) -> None:
             return
         if time.monotonic() > deadline:
             raise RayStartError(f"no {', '.join(sorted(wanted))} after {seconds:.0f} s: {tail(group.log)}")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
 
 
 def tail(log: Path, lines: int = 6) -> str:
