@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from r1_engine import launch, ray_group
 from r1_engine.config import EngineConfig, Pod, Settings
+from r1_engine.cpu import models
 
 
 def settings(index: int = 0, ip: str = "10.0.0.7", **changes: Any) -> Settings:
@@ -81,3 +83,11 @@ def test_ray_is_started_with_token_small_store_and_no_dashboard() -> None:
     member = ray_group.command(settings(1), "10.0.0.7")
     assert value(member, "--address") == "10.0.0.7:6379"
     assert value(member, "--num-gpus") == "1"
+
+
+def test_only_modules_that_name_the_architecture_are_needed(tmp_path: Path) -> None:
+    (tmp_path / "deepseek_v2.py").write_text("class DeepseekV3ForCausalLM: ...")
+    (tmp_path / "qwen.py").write_text("class QwenForCausalLM: ...")
+    assert models.needless_modules(tmp_path, ["DeepseekV3ForCausalLM"]) == ["qwen"]
+    # A model SGLang does not know is SGLang's to refuse: it must see all it has.
+    assert models.needless_modules(tmp_path, ["UnknownForCausalLM"]) == []
