@@ -160,6 +160,12 @@ class Deployment:
         command = ["curl", "-s", "-m", "5", "-H", "Content-Type: application/json", "-d", body]
         self.cluster.exec_inside([*command, f"http://{address}:8500/fault"], capture_output=True, check=False)
 
+    def in_flight(self, pod: str) -> int:
+        """Requests that the engine of this pod is answering."""
+        address = self.pod(pod)["status"]["podIP"]
+        answer = self.cluster.exec_inside(["curl", "-sf", f"http://{address}:8500/status"], capture_output=True)
+        return int(json.loads(answer.stdout)["inFlight"])
+
     def gateway(self) -> str:
         port = self.cluster.expose(self.namespace, f"{self.name}-gateway", 8000)
         return f"http://127.0.0.1:{port}"
