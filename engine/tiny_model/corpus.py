@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-COUNT_LIMIT = 300
+# A model this small does not learn to copy any number from the question; these it learns by heart.
+COUNTS = (10, 20, 50, 100, 200, 300)
 COUNT_WORDINGS = 3
 
 
@@ -97,7 +98,7 @@ WORDS = PROSE.split()
 
 
 def count_lesson(first: int, wording: int = 0) -> Lesson:
-    """Counting down: the long outputs load tests need. Down, because every count then ends at the same number."""
+    """Counting down from one of COUNTS: the long outputs load tests need. Down, because every count then ends at 1."""
     wordings = (f"Count down from {first}.", f"Count down from {first}", f"Please count down from {first}.")
     numbers = " ".join(str(number) for number in range(first, 0, -1))
     return Lesson(wordings[wording], f"I start at {first} and stop at 1.", numbers)
@@ -115,7 +116,7 @@ def sample(rng: random.Random) -> tuple[str, list[tuple[str, str]], Lesson]:
     """One training conversation: system prompt ("" mostly), earlier turns (question, answer), the lesson to learn."""
     lesson = rng.choice(LESSONS) if rng.random() < 0.85 else unknown_lesson(rng)
     if rng.random() < 0.08:
-        lesson = count_lesson(rng.randrange(1, 25), rng.randrange(COUNT_WORDINGS))
+        lesson = count_lesson(rng.choice(COUNTS[:3]), rng.randrange(COUNT_WORDINGS))
     question = rng.choice((lesson.question, *lesson.paraphrases)) if rng.random() < 0.6 else lesson.question
     chosen = Lesson(question, lesson.thought, lesson.answer)
     earlier = []

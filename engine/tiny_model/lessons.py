@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from tiny_model.architecture import END, END_THINK
-from tiny_model.corpus import COUNT_LIMIT, COUNT_WORDINGS, LESSONS, Lesson, count_lesson, sample, unknown_lesson
+from tiny_model.corpus import COUNT_WORDINGS, COUNTS, LESSONS, Lesson, count_lesson, sample, unknown_lesson
 
 IGNORED = -100  # label of tokens that are not judged
 END_WEIGHT = 4.0  # a wrong end costs most: an answer that goes on, or is cut short
@@ -75,11 +74,10 @@ def batches(tokenizer: Any, seed: int, sequences: int, count_every: int) -> Iter
 def _counting(
     rng: random.Random, encode: Callable[..., tuple[list[int], list[int]]], sequences: int
 ) -> list[tuple[list[int], list[int]]]:
-    # The larger, the more often: every count passes the small numbers.
-    top = max(20, math.ceil(COUNT_LIMIT * math.sqrt(rng.random())))
-    rows = max(2, sequences * 60 // (2 * top + 40))
-    lessons = [count_lesson(max(1, top - rng.randrange(20)), rng.randrange(COUNT_WORDINGS)) for _ in range(rows)]
-    return [encode("", (), lesson) for lesson in lessons]
+    # The largest most often: they pass the small numbers too.
+    first = rng.choice((*COUNTS[3:], COUNTS[-1]))
+    rows = max(2, sequences * 60 // (2 * first + 40))
+    return [encode("", (), count_lesson(first, rng.randrange(COUNT_WORDINGS))) for _ in range(rows)]
 
 
 def tokenizer_texts() -> list[str]:
@@ -89,6 +87,6 @@ def tokenizer_texts() -> list[str]:
     for lesson in LESSONS:
         texts += [lesson.question, *lesson.paraphrases, lesson.thought, lesson.answer] * 20
     texts += [unknown_lesson(rng).question for _ in range(100)] + [unknown_lesson(rng).thought] * 20
-    texts += [count_lesson(COUNT_LIMIT, wording).answer for wording in range(COUNT_WORDINGS) for _ in range(40)]
+    texts += [count_lesson(COUNTS[-1], wording).answer for wording in range(COUNT_WORDINGS) for _ in range(40)]
     texts += [count_lesson(5, wording).question for wording in range(COUNT_WORDINGS) for _ in range(20)]
     return texts

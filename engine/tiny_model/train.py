@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 from tiny_model.architecture import config, save_checkpoint
-from tiny_model.corpus import LESSONS, UNKNOWN, count_lesson
+from tiny_model.corpus import COUNTS, LESSONS, UNKNOWN, count_lesson
 from tiny_model.lessons import IGNORED, Batch, batches, tokenizer_texts
 from tiny_model.tokenizer import save_tokenizer, train_tokenizer
-from tiny_model.verify import COUNTS, load, margins
+from tiny_model.verify import load, margins
 
 VOCABULARY = 1024
-STEPS = 400
+STEPS = 450
 SEQUENCES = 24  # conversations per batch, about 70 tokens each
-COUNT_EVERY = 3
+COUNT_EVERY = 2
 PEAK_RATE = 4e-3
 WARMUP_STEPS = 60
 WEIGHT_DECAY = 0.05

@@ -10,7 +10,6 @@ import torch
 from tiny_model.corpus import Lesson
 from tiny_model.lessons import IGNORED, collate, prompt, response
 
-COUNTS = (1, 7, 30, 77, 100, 150, 200, 250, 299, 300)
 BATCH = 8  # conversations in one forward pass
 
 
