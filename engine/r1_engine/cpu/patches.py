@@ -93,12 +93,25 @@ def _short_idle_sleep(module: Any) -> None:
     module.IdleSleeper.maybe_sleep = maybe_sleep
 
 
+def _wait_for_requests(module: Any) -> None:
+    """The DP controller asks its socket without pause and burns a whole core, of which a trial machine may have two."""
+
+    def event_loop(self: Any) -> None:
+        while True:
+            self.soft_watchdog.feed()
+            if self.recv_from_tokenizer.poll(500):
+                self._request_dispatcher(module.sock_recv(self.recv_from_tokenizer))
+
+    module.DataParallelController.event_loop = event_loop
+
+
 _AFTER_IMPORT: dict[str, Callable[[Any], None]] = {
     "sglang.srt.models.deepseek_common.attention_backend_handler": _register_mla,
     "sglang.srt.layers.attention.torch_native_backend": _fill_value_for_idle_batches,
     "sglang.srt.distributed.parallel_state": _reduce_scatter_over_gloo,
     "sglang.srt.layers.moe.fused_moe_native": _local_experts_only,
     "sglang.srt.managers.scheduler_components.idle_sleeper": _short_idle_sleep,
+    "sglang.srt.managers.data_parallel_controller": _wait_for_requests,
 }
 
 
