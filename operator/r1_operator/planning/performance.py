@@ -32,6 +32,9 @@ PREFILL_LAYER_SECONDS = 1.5e-3
 MTP_TOKENS_PER_STEP = 2.4
 # The draft's own passes, as a share of the step's fixed part.
 MTP_STEP_OVERHEAD = 0.15
+# Grouped matrix products over experts cut into few columns read slower: by the root of the width, which is what
+# AIConfigurator's measurements of R1 on tp 8 (256 columns) and tp 16 (128) show beside whole experts.
+FULL_SPEED_EXPERT_COLUMNS = 512
 # An expert's group limit: R1's router keeps each token within 4 of 8 groups, so within 4 nodes at most.
 MAX_REMOTE_NODES = 4
 
@@ -162,7 +165,8 @@ def _serial_share(layout: Layout) -> float:
 
 
 def _weights_read(model: Model, layout: Layout, tokens: float) -> float:
-    """Bytes of weights that one rank reads in a step of `tokens` tokens: all, but of the experts only those chosen."""
+    """Bytes of weights that one rank reads in a step of `tokens` tokens, of the experts only those chosen. Narrow
+    shards count as more, because they are read slower."""
     parts = {part.name: part.bytes for part in weight_parts(model, layout)}
     read = float(sum(parts.values()) - parts.get("embedding", 0) - parts.get("rope table", 0))
     if isinstance(model.architecture, Dense):
@@ -171,7 +175,11 @@ def _weights_read(model: Model, layout: Layout, tokens: float) -> float:
     untouched = math.pow(1 - arch.experts_per_token / arch.routed_experts, tokens)
     slots = expert_slots(arch, model.quantization, layout)
     touched = min(1 - untouched, tokens * arch.experts_per_token / slots)
-    return read - parts["routed experts"] * (1 - touched)
+    if layout.expert_parallel > 1:  # the step waits for the rank whose experts are chosen most
+        chosen = tokens * arch.experts_per_token / layout.expert_parallel
+        touched = min(1.0, touched * (1 + math.sqrt(2 * math.log(layout.expert_parallel) / chosen)))
+    narrow = min(1.0, math.sqrt(arch.expert_intermediate // layout.expert_tp / FULL_SPEED_EXPERT_COLUMNS))
+    return read - parts["routed experts"] * (1 - touched / narrow)
 
 
 def _matmul_flops(model: Model, layout: Layout) -> float:
