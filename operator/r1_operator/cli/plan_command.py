@@ -13,7 +13,7 @@ from typing import Any
 from r1_operator.planning.catalog import find_model, known_models
 from r1_operator.planning.disaggregate import split
 from r1_operator.planning.engine_args import KV_DTYPES, argument_problem
-from r1_operator.planning.hardware import built_in_profiles
+from r1_operator.planning.hardware import built_in_hardware, built_in_profiles
 from r1_operator.planning.layout import AllToAll
 from r1_operator.planning.make import build, find_profile, plan_wishes, read_wishes, unknown_model
 from r1_operator.planning.model import Model, ModelConfigError, read_model
@@ -125,7 +125,7 @@ def _wishes(options: argparse.Namespace) -> Wishes | Refusal:
     if wishes is None:
         if not options.hardware:
             raise InputError("give --hardware, e.g. --hardware H100x8, or a resource with -f")
-        profile = find_profile(options.hardware, None, built_in_profiles())
+        profile = find_profile(options.hardware, None, built_in_hardware())
         model = _model(options)
         if isinstance(profile, Refusal) or isinstance(model, Refusal):
             return profile if isinstance(profile, Refusal) else model  # type: ignore[return-value]
@@ -141,7 +141,7 @@ def _wishes(options: argparse.Namespace) -> Wishes | Refusal:
 def _changed_subject(wishes: Wishes, options: argparse.Namespace) -> Wishes | Refusal:
     """--hardware and --model beside a resource."""
     if options.hardware:
-        profile = find_profile(options.hardware, None, built_in_profiles())
+        profile = find_profile(options.hardware, None, built_in_hardware())
         if isinstance(profile, Refusal):
             return profile
         wishes = replace(wishes, profile=profile)

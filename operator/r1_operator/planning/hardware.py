@@ -1,38 +1,94 @@
-"""The built-in hardware profiles, read from `hardware.json` beside this file."""
+"""Hardware as the planner sees it, and the built-in profiles, read from `hardware.json` beside this file."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
-from r1_operator.api.hardware import HardwareProfile
+if TYPE_CHECKING:
+    from r1_operator.api.hardware import HardwareProfile
+
+
+class Hardware(Protocol):
+    """What planning reads of a profile: `api.HardwareProfile` is one, and so is `BuiltIn`. Units are in the names."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def resource_name(self) -> str: ...
+    @property
+    def gpus_per_node(self) -> int: ...
+    @property
+    def usable_memory_mib(self) -> int: ...
+    @property
+    def bf16_tflops(self) -> int: ...
+    @property
+    def fp8_tflops(self) -> int | None: ...
+    @property
+    def memory_bandwidth_gbytes_per_second(self) -> int: ...
+    @property
+    def nvlink_gbytes_per_second(self) -> int: ...
+    @property
+    def network_gbits_per_second(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """A built-in profile without pydantic, whose import is half of what `r1 plan` would take to start."""
+
+    name: str
+    gpus_per_node: int
+    memory_mib: int
+    usable_memory_mib: int
+    compute_capability: int
+    bf16_tflops: int
+    memory_bandwidth_gbytes_per_second: int
+    source: str
+    fp8_tflops: int | None = None
+    nvlink_gbytes_per_second: int = 0
+    network_gbits_per_second: int = 0
+    device: str = "Cuda"
+    resource_name: str = "nvidia.com/gpu"
+
+
+@cache
+def built_in_hardware() -> Mapping[str, BuiltIn]:
+    """The built-in profiles by name: one GPU kind times the node sizes that are sold."""
+    return MappingProxyType({entry["name"]: BuiltIn(**_snake(entry)) for entry in _entries()})
 
 
 @cache
 def built_in_profiles() -> Mapping[str, HardwareProfile]:
-    """Profiles by name: one GPU kind times the node sizes that are sold."""
+    """The same as types of the resource, to stand beside profiles that users add."""
+    from r1_operator.api.hardware import HardwareProfile
+
+    return MappingProxyType({entry["name"]: HardwareProfile.model_validate(entry) for entry in _entries()})
+
+
+def _entries() -> list[dict[str, Any]]:
+    """Profiles in the resource's spelling. A smaller machine has its share of the node's network."""
     cards = json.loads(files(__package__).joinpath("hardware.json").read_text(encoding="utf-8"))
-    return MappingProxyType(
-        {profile.name: profile for card in cards for size in card["gpusPerNode"] for profile in [_profile(card, size)]}
-    )
+    return [_entry(card, size) for card in cards for size in card["gpusPerNode"]]
 
 
-def _profile(card: Mapping[str, object], size: int) -> HardwareProfile:
-    """A smaller machine has its share of the node's network."""
-    network = card.get("networkGbitsPerSecondPerGpu", 0)
-    assert isinstance(network, int)
+def _entry(card: Mapping[str, Any], size: int) -> dict[str, Any]:
     figures = {key: value for key, value in card.items() if key not in {"sources", "networkGbitsPerSecondPerGpu"}}
-    sources = card["sources"]
-    assert isinstance(sources, dict)
-    return HardwareProfile.model_validate(
-        figures
-        | {
-            "name": f"{card['name']}x{size}",
-            "gpusPerNode": size,
-            "networkGbitsPerSecond": network * size,
-            "source": " ".join(f"{key}: {text}" for key, text in sources.items()),
-        }
-    )
+    return figures | {
+        "name": f"{card['name']}x{size}",
+        "gpusPerNode": size,
+        "networkGbitsPerSecond": card.get("networkGbitsPerSecondPerGpu", 0) * size,
+        "source": " ".join(f"{key}: {text}" for key, text in card["sources"].items()),
+    }
+
+
+def _snake(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """`usableMemoryMib` → `usable_memory_mib`."""
+    return {re.sub("[A-Z]", lambda letter: f"_{letter.group().lower()}", key): value for key, value in entry.items()}

@@ -7,12 +7,10 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from r1_operator.api.hardware import HardwareProfile
-
 from .catalog import TINY, find_model, known_models
 from .engine_args import KV_DTYPES, argument_problem, environment, flags, render, value_of
 from .explain import reasons
-from .hardware import built_in_profiles
+from .hardware import Hardware, built_in_hardware, built_in_profiles
 from .layout import AllToAll
 from .plan import Plan, Refusal
 from .search import Found, search
@@ -20,6 +18,7 @@ from .sizing import CPU_FRACTION, HARDWARE
 from .wishes import Slo, Wishes
 
 if TYPE_CHECKING:  # its import takes most of the command line's start
+    from r1_operator.api.hardware import HardwareProfile
     from r1_operator.api.spec import R1DeploymentSpec
 
 
@@ -85,7 +84,7 @@ def _with_nearest(wishes: Wishes, refusal: Refusal) -> Refusal:
         return replace(
             refusal, remedy=f"what works is {more.best.layout.describe()} on {where} of {wishes.profile.name}"
         )
-    for profile in sorted(built_in_profiles().values(), key=lambda p: p.gpus_per_node * p.usable_memory_mib):
+    for profile in sorted(built_in_hardware().values(), key=lambda p: p.gpus_per_node * p.usable_memory_mib):
         if profile.device == wishes.profile.device and isinstance(search(replace(free, profile=profile)), Found):
             return replace(refusal, remedy=f"the smallest hardware that works is {profile.name}")
     return refusal
@@ -122,9 +121,7 @@ def build(wishes: Wishes, found: Found) -> Plan:
     )
 
 
-def find_profile(
-    name: str, inline: HardwareProfile | None, profiles: Mapping[str, HardwareProfile]
-) -> HardwareProfile | Refusal:
+def find_profile(name: str, inline: Hardware | None, profiles: Mapping[str, Hardware]) -> Hardware | Refusal:
     """The profile of that name, the resource's own first."""
     if inline is not None and inline.name == name:
         return inline

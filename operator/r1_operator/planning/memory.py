@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from r1_operator.api.hardware import HardwareProfile
-
+from .hardware import Hardware
 from .layout import AllToAll, Layout
 from .model import Dense, MlaMoe, Model
 from .plan import Limits, Memory, Role
@@ -85,7 +84,7 @@ def slack_parts(model: Model, layout: Layout, limits: Limits, role: Role) -> tup
 
 def hold(
     model: Model,
-    profile: HardwareProfile,
+    profile: Hardware,
     layout: Layout,
     limits: Limits,
     *,

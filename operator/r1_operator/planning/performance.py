@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from r1_operator.api.hardware import HardwareProfile
-
+from .hardware import Hardware
 from .layout import AllToAll, Layout
 from .memory import MTP_DRAFT_TOKENS, kv_bytes_per_token
 from .model import Dense, Model, Quantization
@@ -78,7 +77,7 @@ class Step:
         return max(parts, key=lambda name: parts[name])
 
 
-def machine(profile: HardwareProfile, quantization: Quantization, nodes: int) -> Machine:
+def machine(profile: Hardware, quantization: Quantization, nodes: int) -> Machine:
     """The rates that a model of this quantization sees."""
     fp8 = profile.fp8_tflops if quantization is not Quantization.BF16 else None
     return Machine(
@@ -123,7 +122,7 @@ def prefill_step(model: Model, gpu: Machine, layout: Layout, tokens: float, cont
 
 def estimate(
     model: Model,
-    profile: HardwareProfile,
+    profile: Hardware,
     layout: Layout,
     nodes: int,
     limits: Limits,

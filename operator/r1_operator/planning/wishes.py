@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from r1_operator.api.hardware import HardwareProfile
-
+from .hardware import Hardware
 from .layout import AllToAll
 from .model import Model
 from .plan import Role
@@ -40,7 +39,7 @@ class Wishes:
     """None means: the planner chooses."""
 
     model: Model
-    profile: HardwareProfile
+    profile: Hardware
     goal: Goal = "Throughput"
     slo: Slo = Slo()
     load: Load = Load()
