@@ -136,11 +136,29 @@ def test_a_killed_rank_ends_the_gang_and_its_streams(gang: Gang) -> None:
     same_cause(gang)
 
 
-def test_a_killed_raylet_ends_the_gang_while_it_starts() -> None:
+@pytest.fixture
+def starting() -> Iterator[Gang]:
+    """A gang that Ray has placed and whose servers still start: agents, links and Ray are complete, SGLang is not."""
     with Gang() as gang:
         gang.wait("the servers start", lambda: gang.status().get("stage") == "Weights", 120)
-        end_by(gang, lambda: gang.kill(1, "raylet/raylet"), 70, "node 1 (machine-1): raylet ended", 15, streams=False)
-        same_cause(gang)
+        yield gang
+
+
+def test_a_killed_raylet_ends_the_gang(starting: Gang) -> None:
+    fault = lambda: starting.kill(1, "raylet/raylet")  # noqa: E731
+    end_by(starting, fault, 70, "node 1 (machine-1): raylet ended", 15, streams=False)
+    same_cause(starting)
+
+
+def test_a_cut_network_ends_both_sides(starting: Gang) -> None:
+    end_by(starting, lambda: starting.cut(1), 70, "node 1 (machine-1): nothing heard from its agent", 30, streams=False)
+    assert "node 0" in starting.causes()[1]["message"]
+
+
+def test_a_lost_pod_ends_the_others(starting: Gang) -> None:
+    starting.pods[1].process.kill()
+    assert starting.wait_ended(15)[0] == 70
+    assert "node 1 (machine-1): its agent closed the connection" in starting.causes()[0]["message"]
 
 
 def test_a_frozen_rank_ends_the_idle_gang(gang: Gang) -> None:
@@ -161,12 +179,6 @@ def test_a_stuck_request_is_cut_at_the_end_of_the_drain() -> None:
 
 
 @slow
-def test_a_cut_network_ends_both_sides(gang: Gang) -> None:
-    end_by(gang, lambda: gang.cut(1), 70, "node 1 (machine-1): nothing heard from its agent", 30)
-    assert "node 0" in gang.causes()[1]["message"]
-
-
-@slow
 @pytest.mark.parametrize(
     ("node", "title", "words"),
     [
@@ -182,14 +194,6 @@ def test_a_cut_network_ends_both_sides(gang: Gang) -> None:
 def test_any_dead_part_ends_the_gang(gang: Gang, node: int, title: str, words: str) -> None:
     end_by(gang, lambda: gang.kill(node, title), 70, words, 15)
     same_cause(gang)
-
-
-@slow
-def test_a_lost_pod_ends_the_others(gang: Gang) -> None:
-    gang.pods[1].process.kill()
-    codes = gang.wait_ended(15)
-    assert codes[0] == 70
-    assert "node 1 (machine-1): its agent closed the connection" in gang.causes()[0]["message"]
 
 
 # ── starts that must fail, and soon ──────────────────────────────────────────────────────────────────────────────────
