@@ -120,18 +120,28 @@ def test_a_promise_in_the_resource_is_planned_for(tmp_path: Path, capsys: pytest
     assert json.loads(capsys.readouterr().out)["expected"]["tpotMilliseconds"] <= 40
 
 
+@pytest.mark.parametrize("objective", ["Throughput", "Latency"])
 def test_the_manifest_is_a_resource_that_gives_the_same_plan(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    objective: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "--hardware", "H200x8", "-o", "manifest"]) == 0
+    asked = ["plan", "--hardware", "H200x8", "--objective", objective]
+    assert main([*asked, "-o", "manifest"]) == 0
     manifest = capsys.readouterr().out
     assert isinstance(parse(yaml.safe_load(manifest)), R1Deployment)
     path = tmp_path / "made.yaml"
     path.write_text(manifest)
     assert main(["plan", "-f", str(path), "-o", "args"]) == 0
     from_manifest = capsys.readouterr().out
-    assert main(["plan", "--hardware", "H200x8", "-o", "args"]) == 0
+    assert main([*asked, "-o", "args"]) == 0
     assert capsys.readouterr().out == from_manifest
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = f"{sys.executable} -m r1_operator.cli.main plan --hardware H100x8 --explain | head -1"
+    run = subprocess.run(
+        ["bash", "-c", command + "; exit ${PIPESTATUS[0]}"], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_config_json_of_an_unknown_name_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -22,8 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(words)
     except SystemExit as stop:  # --help, or bad input already told
         return int(stop.code or 0)
+    try:
+        return _run(parser, options)
+    except BrokenPipeError:  # the reader had enough: `r1 plan … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.command == "plan":
-        return plan_command.run(options)
+        code = plan_command.run(options)
+        sys.stdout.flush()
+        return code
     if options.command == "version":
         return _version()
     parser.print_help()

@@ -204,6 +204,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "spec": {
             "model": {"name": plan.model, "weights": {"persistentVolumeClaim": {"claimName": "r1-weights"}}},
             "hardware": plan.hardware,
+            "objective": "Latency" if plan.layout.draft else "Throughput",
             "topology": topology,
             "limits": {
                 "contextLength": plan.limits.context_length,
