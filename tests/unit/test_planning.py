@@ -144,6 +144,14 @@ def test_an_unknown_name_is_answered_with_the_near_one(hardware: str, name: str,
     assert near in refusal.remedy
 
 
+def test_fp8_weights_are_refused_on_gpus_without_fp8() -> None:
+    old = replace(built_in_hardware()["H200x8"], name="A100x8", compute_capability=80, fp8_tflops=None)
+    refusal = plan_wishes(Wishes(model=model(), profile=old))
+    assert isinstance(refusal, Refusal)
+    assert "compute capability 8.9" in refusal.message
+    assert isinstance(plan_wishes(Wishes(model=model("unsloth/DeepSeek-R1-BF16"), profile=old)), Plan)
+
+
 def test_a_fine_tune_is_planned_as_the_model_it_has_the_shape_of() -> None:
     tuned = {"name": "acme/r1-legal", "baseModel": R1, "weights": {"hostPath": {"path": "/data"}}}
     made = make_plan(R1DeploymentSpec.model_validate({"model": tuned, "hardware": "H200x8"}))

@@ -126,7 +126,7 @@ def _node_counts(wishes: Wishes) -> tuple[int, ...] | Refusal:
     return Refusal(
         TP,
         f"{tp} ranks on {nodes} node(s) of {per_node} GPUs: a replica uses each of its {gpus} GPUs",
-        f"set {gpus}, or nodesPerReplica {max(1, tp // per_node)}",
+        f"set {gpus}" + (f", or nodesPerReplica {tp // per_node}" if tp % per_node == 0 else ""),
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .checks import layout_problem
 from .engine_args import CPU_MAX_TOTAL_TOKENS
 from .layout import Layout
 from .memory import Held, hold
-from .model import Dense
+from .model import Dense, Quantization
 from .performance import estimate
 from .plan import Estimate, Limits, Memory, Refusal
 from .units import MIB, gib
@@ -50,7 +50,8 @@ class Candidate:
 def judge(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
     """The largest limits that fit under `layout`, keeping what the user fixed."""
     problem = (
-        layout_problem(wishes.model, layout, nodes)
+        _capability_problem(wishes)
+        or layout_problem(wishes.model, layout, nodes)
         or _context_problem(wishes)
         or _running_problem(wishes, layout)
         or _chunk_problem(wishes, layout)
@@ -95,6 +96,20 @@ def _too_slow(wishes: Wishes, candidate: Candidate) -> Refusal | None:
             f"promise at least {expected.tpot_ms:.0f}, or use faster GPUs",
         )
     return None
+
+
+def _capability_problem(wishes: Wishes) -> Refusal | None:
+    """FP8 e4m3 products came with Ada (8.9); SGLang's kernel for int4 experts asks for Hopper (W4AFp8Config)."""
+    least = {Quantization.BF16: 0, Quantization.FP8: 89, Quantization.W4AFP8: 90}[wishes.model.quantization]
+    has = wishes.profile.compute_capability
+    if wishes.profile.device == "Cpu" or has >= least:
+        return None
+    return Refusal(
+        HARDWARE,
+        f"{wishes.model.quantization.value} weights need compute capability {least / 10}, and {wishes.profile.name} "
+        f"has {has / 10}",
+        "use a BF16 checkpoint, or newer GPUs",
+    )
 
 
 def _context_problem(wishes: Wishes) -> Refusal | None:
@@ -269,11 +284,12 @@ def _on_processor_cores(wishes: Wishes, layout: Layout, nodes: int) -> Candidate
         )
     fraction = wishes.memory_fraction or CPU_FRACTION
     held = hold(wishes.model, wishes.profile, layout, limits, fraction=fraction, kv_itemsize=wishes.kv_itemsize)
-    weights, usable = held.memory.weight_bytes, wishes.profile.usable_memory_mib * MIB
-    if weights > usable:
+    memory = replace(held.memory, kv=CPU_MAX_TOTAL_TOKENS * held.memory.kv_bytes_per_token)
+    needed, usable = memory.weight_bytes + memory.kv, wishes.profile.usable_memory_mib * MIB
+    if needed > usable:
         return Refusal(
             HARDWARE,
-            f"{wishes.model.name} needs {gib(weights)} per rank, more than the {gib(usable)} of {wishes.profile.name}",
+            f"{wishes.model.name} needs {gib(needed)} per rank, more than the {gib(usable)} of {wishes.profile.name}",
             "CPU mode is for trying out: use the model r1-operator/tiny-r1, or GPUs",
         )
-    return Candidate(layout, nodes, limits, held.memory, CPU_MAX_TOTAL_TOKENS, None)
+    return Candidate(layout, nodes, limits, memory, CPU_MAX_TOTAL_TOKENS, None)
