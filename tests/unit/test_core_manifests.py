@@ -53,6 +53,22 @@ def test_the_gang_is_told_where_its_head_is_and_how_long_it_may_drain() -> None:
     assert engine_pod(given, 1, 2, 0, "")["spec"]["terminationGracePeriodSeconds"] > 77
 
 
+def test_each_copy_of_a_small_model_is_a_rank_to_be_probed() -> None:
+    """SGLang numbers whole copies (--dp-size) as it numbers attention groups: ready means a token from each."""
+    small = {
+        "name": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+        "weights": {"persistentVolumeClaim": {"claimName": "w"}},
+    }
+    given = context(model=small, hardware="H100x8", topology={}, limits={})
+    config = json.loads(engine_config_map(given, 0, 0)["data"]["engine.json"])
+    words = config["engineArgs"]
+    assert words[words.index("--dp-size") + 1] == "8"
+    assert config["attentionDataParallel"] == 8
+    full = context()
+    config = json.loads(engine_config_map(full, 0, 0)["data"]["engine.json"])
+    assert config["attentionDataParallel"] == full.plan.attention_data_parallel > 1
+
+
 def test_only_what_pods_cannot_take_over_makes_another_revision() -> None:
     before = revision_of(context())
     assert revision_of(context(replicas=5, gateway={"replicas": 3})) == before

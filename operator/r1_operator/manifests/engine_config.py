@@ -26,7 +26,8 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
         "engineArgs": list(plan.engine_args),
         # The user's variables stand in the pod; what they set, the plan does not set again.
         "env": {key: value for key, value in plan.env if key not in own},
-        "attentionDataParallel": plan.attention_data_parallel,
+        # The ranks that are probed one by one: attention groups, or whole copies of a small model.
+        "attentionDataParallel": plan.kv_ranks,
         "startSeconds": spec.startup.seconds,
         "drainSeconds": spec.drain.seconds,
         "ports": {
