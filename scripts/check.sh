@@ -23,4 +23,5 @@ step imports       $bin/lint-imports
 step file-sizes    $bin/python scripts/sizes.py
 step shell         bash -c 'for file in scripts/*.sh .ci/run; do bash -n "$file"; done'
 step crd           $bin/python -m r1_operator.api.crd --check
+step doc-tables    $bin/python docs/planning/tables.py --check
 step chart         $bin/python -m tests.chart.lint

@@ -86,31 +86,39 @@ class Scaled:
 
     during_load: dict[str, Any]
     during_drain: dict[str, Any]
-    up: dict[str, Any]
-    down: dict[str, Any]
+    up: str
+    """Message of the event ScaledUp: the reason and its numbers."""
+    down: str
 
 
 def scale_with_load(site: Site, url: str, report: Report = silent) -> Scaled:
     """Load until a second replica serves, then light traffic until it has drained and left. Returns both reports."""
     with load(url, *LOAD) as heavy:
         report("load: 6 conversations at once, 300 tokens each")
-        wait_for("a decision to add a replica", site.status, 180, until=lambda s: s.get("desiredReplicas") == 2)
-        up = site.status()["autoscaling"]
-        report(f"autoscaler: {up['reason']}: {up['message']}")
+        up = _event(site, "ScaledUp")
+        report(f"autoscaler: {up}")
         site.wait_ready(2, START_SECONDS, report)
         report("the second replica serves; the load goes")
         during_load = heavy.stop()
         _told(report, "under load", during_load)
     with load(url, *TRICKLE) as light:
         report("light traffic goes on")
-        wait_for("a decision to remove a replica", site.status, 180, until=lambda s: s.get("desiredReplicas") == 1)
-        down = site.status()["autoscaling"]
-        report(f"autoscaler: {down['reason']}: {down['message']}")
+        down = _event(site, "ScaledDown")
+        report(f"autoscaler: {down}")
         wait_for("the second replica gone", site.pods, 180, until=lambda pods: len(pods) == 2, describe=len)
         report("the second replica has drained and left")
         during_drain = light.stop()
         _told(report, "while it drained", during_drain)
     return Scaled(during_load, during_drain, up, down)
+
+
+def _event(site: Site, reason: str) -> str:
+    """Waits for an event of the resource; its message."""
+
+    def newest() -> str:
+        return next((event["message"] for event in reversed(site.events()) if event["reason"] == reason), "")
+
+    return wait_for(f"the event {reason}", newest, 180, describe=lambda _: site.status().get("autoscaling"))
 
 
 def _told(report: Report, when: str, load_report: dict[str, Any]) -> None:
