@@ -25,6 +25,9 @@ find_uv() {
     fi
 }
 
+# uv trusts certificates of its own; where a company's proxy signs the downloads, its certificate is in Debian's store.
+[ -s /etc/ssl/certs/ca-certificates.crt ] && export UV_SYSTEM_CERTS=true
+
 sync() { # sync ENVIRONMENT ARGUMENTS…: does nothing, fast, when the environment matches the lock already
     local environment=$1
     shift
