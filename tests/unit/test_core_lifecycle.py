@@ -69,6 +69,21 @@ def test_survivors_may_speak_before_they_are_deleted() -> None:
     assert ended(later, Why.FAILED) == {"r1-0-0"}
 
 
+def test_nothing_is_blamed_before_the_pods_have_spoken() -> None:
+    """A peer's "node 0 is gone" (70, tried again in 1 s) often arrives before its cause (78, tried again in 60 s)."""
+    record = {0: Record(0, 0, 0, "Failed", NOW)}
+
+    def look(*codes: int | None, after: float) -> tuple[str | None, float | None, bool]:
+        decision = next_actions(WANTED, Observed((dead(gang(), *codes),), record), NOW + after)
+        view = decision.replicas[0]
+        assert decision.serving == frozenset(), "the rotation does not wait"
+        return (view.failure.reason if view.failure else None), view.retry_at, decision.look_again_in is not None
+
+    assert look(None, 70, after=1) == (None, None, True)
+    assert look(78, 70, after=1) == ("Code78", NOW + 60, True)
+    assert look(None, 70, after=SETTLE_SECONDS) == ("Code70", NOW + 1, True)
+
+
 def test_a_failure_is_written_down_before_it_is_acted_upon() -> None:
     found = dead(gang(), 70, 70)
     assert created(next_actions(WANTED, Observed((found,)), NOW + 100)) == []

@@ -13,7 +13,7 @@ from r1_operator.controller.reading import Settings, read_subject
 from r1_operator.controller.weights import check_weights
 from r1_operator.manifests.context import Context
 from r1_operator.manifests.differs import differs
-from r1_operator.manifests.engine_config import engine_config_map
+from r1_operator.manifests.engine_config import attention_ranks, engine_config_map
 from r1_operator.manifests.engine_pod import engine_pod, revision_of, shape_of
 from r1_operator.placement.quantity import parse_quantity
 from r1_operator.planning import built_in_profiles
@@ -46,7 +46,11 @@ def test_a_pod_takes_its_whole_node_and_waits_behind_the_gate() -> None:
 
 def test_the_gang_is_told_where_its_head_is_and_how_long_it_may_drain() -> None:
     given = context(drain={"seconds": 77})
-    config = json.loads(engine_config_map(given, 1, 2)["data"]["engine.json"])
+    written = engine_config_map(given, 1, 2)
+    config = json.loads(written["data"]["engine.json"])
+    assert attention_ranks(written) == config["attentionDataParallel"]
+    assert attention_ranks(None) is None
+    assert attention_ranks(written | {"data": {"engine.json": "{"}}) is None
     assert config["headAddress"] == f"{given.name}-1-2-0.{given.name}-engine.ns.svc.cluster.local"
     assert config["drainSeconds"] == 77
     assert config["nodes"] == 2

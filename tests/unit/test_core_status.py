@@ -117,6 +117,7 @@ def test_each_event_is_told_once() -> None:
         observed(view(GangState.STARTING)),
         observed(view(GangState.READY)),
         observed(view(GangState.READY)),
+        observed(view(GangState.FAILED)),
         observed(view(GangState.FAILED, Failure("PeerDied", "…", NOW))),
         observed(view(GangState.FAILED, Failure("RankDied", "the cause, seen a moment later", NOW))),
     ]
@@ -130,6 +131,7 @@ def test_each_event_is_told_once() -> None:
         [EventReason.GANG_PLACED],
         [EventReason.REPLICA_READY],
         [],
+        [],  # not before it is known why
         [EventReason.GANG_FAILED],
         [EventReason.GANG_FAILED],
     ]

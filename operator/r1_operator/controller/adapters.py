@@ -26,8 +26,9 @@ class HttpEngines:
         self._metrics.count_scrape_failures("agent", _failures(answers.values()))
         return {address: _reading(answer) for address, answer in answers.items()}
 
-    async def loads(self, addresses: Collection[str]) -> Mapping[str, ReplicaLoad | Failure]:
-        answers = await scrape_loads(self._session, addresses)
+    async def loads(self, ranks: Mapping[str, int | None]) -> Mapping[str, ReplicaLoad | Failure]:
+        expected = {address: count for address, count in ranks.items() if count is not None}
+        answers = await scrape_loads(self._session, list(ranks), expected_ranks=expected)
         self._metrics.count_scrape_failures("loads", _failures(answers.values()))
         return {address: _load(answer) for address, answer in answers.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..api.types import R1DeploymentStatus, ReplicaStatus
 from ..autoscaling.window import Sample
+from ..status.replicas import UNDECIDED
 from ..telemetry.metrics import Figures, Metrics
 from .queue import Key
 
@@ -34,7 +35,9 @@ def count(metrics: Metrics, key: Key, before: R1DeploymentStatus, after: R1Deplo
     known = {replica.name: replica for replica in before.replica_statuses}
     for replica in after.replica_statuses:
         old = known.get(replica.name)
-        if replica.stage == "Failed" and (old is None or old.stage != "Failed"):
+        if replica.stage != "Failed" or replica.message == UNDECIDED:
+            continue
+        if old is None or old.stage != "Failed" or old.message == UNDECIDED:
             metrics.count_restart(key, _reason(replica))
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from ..api import names
 from ..autoscaling.window import ReplicaLoad, Sample, trimmed
 from ..cluster import Cache
-from ..cluster.resources import PODS, JsonObject
+from ..cluster.resources import CONFIG_MAPS, PODS, JsonObject
 from ..lifecycle.gangs import Gang
 from ..lifecycle.pods import gangs_of
+from ..manifests.engine_config import attention_ranks
 from ..telemetry.server import Heartbeat
 from .ports import AgentReading, Engines
 from .queue import Key
@@ -27,8 +28,11 @@ STALL_SECONDS = 60.0
 @dataclass(frozen=True, slots=True)
 class _Target:
     key: Key
-    gang: str
-    ready: bool
+    gang: Gang
+
+    @property
+    def ready(self) -> bool:
+        return not self.gang.missing and all(m.ready and not m.deleting for m in self.gang.members)
 
 
 class Monitor:
@@ -73,12 +77,12 @@ class Monitor:
     async def look(self) -> None:
         """One look at every engine."""
         targets = self._targets()
-        ready = [address for address, target in targets.items() if target.ready]
-        readings, loads = await asyncio.gather(self._engines.readings(list(targets)), self._engines.loads(ready))
+        ranks = {address: self._ranks(target) for address, target in targets.items() if target.ready}
+        readings, loads = await asyncio.gather(self._engines.readings(list(targets)), self._engines.loads(ranks))
         fresh: dict[Key, dict[str, AgentReading]] = defaultdict(dict)
         for address, reading in readings.items():
             if isinstance(reading, AgentReading):
-                fresh[targets[address].key][targets[address].gang] = reading
+                fresh[targets[address].key][targets[address].gang.name] = reading
         self._take_readings(fresh)
         self._take_loads(targets, {a: load for a, load in loads.items() if isinstance(load, ReplicaLoad)})
 
@@ -94,8 +98,15 @@ class Monitor:
             for gang in gangs_of(found):
                 head = gang.head
                 if head is not None and head.address and head.phase == "Running":
-                    targets[head.address] = _Target(key, gang.name, _serves(gang))
+                    targets[head.address] = _Target(key, gang)
         return targets
+
+    def _ranks(self, target: _Target) -> int | None:
+        """Attention-DP ranks of a gang, from its own configuration: during a roll, gangs differ."""
+        (namespace, name), gang = target.key, target.gang
+        return attention_ranks(
+            self._cache.get(CONFIG_MAPS, namespace, names.engine_config_map(name, gang.replica, gang.attempt))
+        )
 
     def _take_readings(self, fresh: dict[Key, dict[str, AgentReading]]) -> None:
         before, self._readings = self._readings, fresh
@@ -114,7 +125,7 @@ class Monitor:
         missing: dict[Key, int] = defaultdict(int)
         for address, target in targets.items():
             if target.ready and address in loads:
-                answered[target.key][target.gang] = loads[address]
+                answered[target.key][target.gang.name] = loads[address]
             elif target.ready:
                 missing[target.key] += 1
         self._loads = answered
@@ -125,7 +136,3 @@ class Monitor:
                 window = (*window, Sample(now, tuple(answered[key].values()), missing[key]))
             windows[key] = trimmed(window, now)
         self._windows = windows
-
-
-def _serves(gang: Gang) -> bool:
-    return not gang.missing and all(m.ready and not m.deleting for m in gang.members)

@@ -26,8 +26,11 @@ class Engines(Protocol):
     async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Failure]:
         """Agents' status."""
 
-    async def loads(self, addresses: Collection[str]) -> Mapping[str, ReplicaLoad | Failure]:
-        """Load over all ranks of the replicas whose node 0 is at these addresses."""
+    async def loads(self, ranks: Mapping[str, int | None]) -> Mapping[str, ReplicaLoad | Failure]:
+        """Load over all ranks of the replicas whose node 0 is at these addresses.
+
+        ranks: address → attention-DP ranks that must report (None: unknown). If one does not, that is a Failure.
+        """
 
 
 class Gateways(Protocol):

@@ -61,7 +61,10 @@ Action = CreateGang | EndPods
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """One replica as this round sees it. `gang` is None while it waits to be started again and no pod is left."""
+    """One replica as this round sees it. `gang` is None while it waits to be started again and no pod is left.
+
+    A failed gang has no `failure` yet while some of its pods have not said why they end.
+    """
 
     replica: int
     attempt: int
@@ -71,6 +74,11 @@ class ReplicaView:
     failure: Failure | None
     restarts: int
     retry_at: float | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """It has failed, and why is not known yet."""
+        return self.state is GangState.FAILED and self.gang is not None and self.failure is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ Rules, in the order of this file:
 
 1. What leaves, leaves whole: one deleted member takes the others along; pods on a lost node are forced out.
 2. A failed gang is torn down at once; its finished pods stay for `kubectl logs` until the next failure. Once the
-   failure stands in the status, and after a back-off, the replica's next attempt is created.
+   failure stands in the status, and after a back-off, the replica's next attempt is created. It leaves the rotation at
+   the first death; what is blamed, and so when it is tried again, is said when its pods have spoken (SETTLE_SECONDS).
 3. Too many replicas: those that serve least go first.
 4. Another revision: gangs that do not serve are replaced at once; ready ones one at a time, with one extra replica
    where nodes are free, otherwise drain first. At most one replica is missing for the roll's sake.
@@ -23,8 +24,9 @@ from .gangs import Gang, GangState, Member, failure_of, state_of
 from .records import Record, delay_before_restart, restarts_of
 
 SETTLE_SECONDS = 5.0
-"""The engine ends its whole gang within 2 s of a death, and each pod leaves its own last words. Deleting the survivors
-before they have spoken would often delete the cause and keep a consequence ("the connection to node 0 closed")."""
+"""The engine ends its whole gang within 2 s of a death, and each pod leaves its own last words. Judging the gang, or
+deleting the survivors, before they have spoken would often keep a consequence ("the connection to node 0 closed")
+in place of the cause."""
 FAILED_GRACE_SECONDS = 15
 """For the survivors of a failed gang: their streams are lost already, the engine only has to let go of its GPUs."""
 
@@ -103,9 +105,10 @@ def _views(wanted: Wanted, observed: Observed, now: float) -> list[ReplicaView]:
             if _recorded(record, gang.attempt) and record is not None:
                 views.append(_waiting(wanted.name, record))  # what leaves here is what is left of a failed gang
             continue
-        failure = failure_of(gang, observed.dead_nodes, wanted.start_seconds, now)
         restarts = restarts_of(gang, state, record, now)
-        retry_at = None
+        failure, retry_at = None, None
+        if _settled(gang, record, now, SETTLE_SECONDS):
+            failure = failure_of(gang, observed.dead_nodes, wanted.start_seconds, now)
         if failure is not None:
             since = record.since if _recorded(record, gang.attempt) and record is not None else now
             retry_at = since + delay_before_restart(restarts, failure)
@@ -144,22 +147,19 @@ def _tear_down(view: ReplicaView, observed: Observed, now: float) -> list[Action
     alive = [m for m in view.gang.members if not m.finished]
     forced = [m for m in alive if m.node in dead_nodes]
     pending = [m for m in alive if m.node not in dead_nodes and not m.deleting]
-    if not _settled(view, observed, now, SETTLE_SECONDS):
-        pending = []
     return [
         *_end_pods(view.gang, forced, 0, Why.FAILED, view.failure.message),
         *_end_pods(view.gang, pending, FAILED_GRACE_SECONDS, Why.FAILED, view.failure.message),
     ]
 
 
-def _settled(view: ReplicaView, observed: Observed, now: float, patience: float) -> bool:
+def _settled(gang: Gang, record: Record | None, now: float, patience: float) -> bool:
     """Every pod of a failed gang has said why it ended, or there has been time enough since the first did."""
-    if view.gang is None or all(m.finished for m in view.gang.members):
+    if all(m.finished for m in gang.members):
         return True
-    if not any(m.finished for m in view.gang.members):
+    if not any(m.finished for m in gang.members):
         return True  # nobody died: a lost node, a deleted pod, a start that took too long
-    record = observed.records.get(view.replica)
-    return record is not None and _recorded(record, view.attempt) and now - record.since >= patience
+    return record is not None and _recorded(record, gang.attempt) and now - record.since >= patience
 
 
 def _forget(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, now: float) -> list[Action]:
@@ -267,7 +267,8 @@ def _restart(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, n
             continue
         if not _recorded(observed.records.get(view.replica), view.attempt):
             continue  # first the status says so, then we act: see records.py
-        if not _settled(view, observed, now, FAILED_GRACE_SECONDS):
+        record = observed.records.get(view.replica)
+        if view.gang is not None and not _settled(view.gang, record, now, FAILED_GRACE_SECONDS):
             continue
         message = view.failure.message if view.failure else "its pods are gone"
         attempt = _next_attempt(view.replica, observed)
@@ -309,4 +310,5 @@ def _look_again(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted
     if wanted.hold:
         return None
     waits = [max(1.0, v.retry_at - now) for v in views if v.retry_at is not None]
+    waits += [1.0 for v in views if v.undecided]
     return min(waits, default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ..api import names
@@ -37,6 +38,14 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
             "dist": names.PORT_DIST,
         },
     }
+
+
+def attention_ranks(config_map: Mapping[str, Any] | None) -> int | None:
+    """Attention-DP ranks of the gang whose config map this is; None if it is gone or not as we wrote it."""
+    try:
+        return int(json.loads((config_map or {})["data"][names.ENGINE_CONFIG_KEY])["attentionDataParallel"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def engine_config_map(context: Context, replica: int, attempt: int) -> dict[str, Any]:

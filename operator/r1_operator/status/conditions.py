@@ -105,8 +105,8 @@ def _not_ready(
     failed = next((v for v in replicas if v.state is GangState.FAILED), None)
     if failed is not None:
         reason = Reason.DEGRADED if ready else Reason.START_FAILED
-        why = f"{failed.failure.reason}: {failed.failure.message}" if failed.failure else "see replicaStatuses"
-        return Finding("False", reason, f"{count}; {failed.name} failed, {why}")
+        why = f", {failed.failure.reason}: {failed.failure.message}" if failed.failure else "; see replicaStatuses"
+        return Finding("False", reason, f"{count}; {failed.name} failed{why}")
     if observed.unplaceable:
         first = observed.unplaceable[0]
         return Finding("False", Reason.INSUFFICIENT_NODES, f"{count}; {first.gang} {first.message}")

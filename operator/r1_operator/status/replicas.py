@@ -11,6 +11,9 @@ from ..lifecycle.actions import ReplicaView
 from ..lifecycle.gangs import Gang, GangState
 from .observation import Observation
 
+UNDECIDED = "a pod has ended; waiting for what the others say"
+"""Message of a failed gang whose cause is not known yet. A few seconds at most."""
+
 _STARTING_STAGES = frozenset({"Ray", "Weights", "WarmUp"})
 
 
@@ -37,6 +40,8 @@ def replica_statuses(
 def _stage(
     view: ReplicaView, observed: Observation, waiting: Mapping[str, str], known: Mapping[str, ReplicaStatus]
 ) -> tuple[Stage, str]:
+    if view.undecided:
+        return "Failed", UNDECIDED
     if view.state is GangState.FAILED:
         if view.failure is None:  # its pods are gone: what was found when they were there still holds
             return "Failed", known[view.name].message if view.name in known else "waits for its next attempt"

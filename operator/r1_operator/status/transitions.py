@@ -9,6 +9,7 @@ from typing import Literal
 from ..api import names
 from ..api.reasons import ConditionType, EventReason, Reason
 from ..api.types import R1DeploymentStatus, ReplicaStatus
+from .replicas import UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ def _replicas(before: R1DeploymentStatus, after: R1DeploymentStatus) -> Iterator
             yield Event(EventReason.GANG_PLACED, f"{replica.name} on {', '.join(replica.nodes)}")
         if old is not None and old.stage == replica.stage and not _another_cause(old, replica):
             continue
+        if replica.message == UNDECIDED:
+            continue
         if replica.stage == "Ready":
             yield Event(EventReason.REPLICA_READY, f"{replica.name} on {', '.join(replica.nodes)} serves")
         elif replica.stage == "Failed":
@@ -90,7 +93,7 @@ def _replicas(before: R1DeploymentStatus, after: R1DeploymentStatus) -> Iterator
 
 
 def _another_cause(old: ReplicaStatus, new: ReplicaStatus) -> bool:
-    """Members end one after the other, and the first news of a failure may be a consequence of it."""
+    """A failed gang whose cause has become known, or turns out to be another than its pods had said so far."""
     return new.stage == "Failed" and old.message.partition(":")[0] != new.message.partition(":")[0]
 
 

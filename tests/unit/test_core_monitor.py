@@ -1,0 +1,62 @@
+"""The monitor: a replica of which a rank is silent has no load; it does not have a small one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from r1_operator.api import names
+from r1_operator.autoscaling.window import ReplicaLoad
+from r1_operator.cluster.resources import CONFIG_MAPS, PODS
+from r1_operator.controller.monitor import Monitor
+from r1_operator.controller.ports import AgentReading
+from r1_operator.telemetry.http import Failure
+
+KEY = ("ns", "r1")
+LOAD = ReplicaLoad(0.5, 100.0, 3, 1)
+
+
+class Objects:
+    """One ready gang of one pod, and its config map."""
+
+    def snapshot(self, resource: object, namespace: str | None = None, labels: object = None) -> list[dict[str, Any]]:
+        assert resource == PODS
+        pod_labels = names.base_labels("r1", names.COMPONENT_ENGINE) | names.engine_pod_labels("r1", 0, 2, 0, "a")
+        return [
+            {
+                "metadata": {"name": "r1-0-2-0", "namespace": "ns", "labels": {**pod_labels, names.LABEL_NODES: "1"}},
+                "status": {
+                    "phase": "Running",
+                    "podIP": "10.0.0.1",
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                },
+            }
+        ]
+
+    def get(self, resource: object, namespace: str, name: str) -> dict[str, Any] | None:
+        assert (resource, name) == (CONFIG_MAPS, names.engine_config_map("r1", 0, 2))
+        return {"data": {names.ENGINE_CONFIG_KEY: json.dumps({"attentionDataParallel": 16})}}
+
+
+class Engines:
+    """Answers, for a replica of which `reporting` ranks report."""
+
+    def __init__(self, reporting: int) -> None:
+        self.reporting = reporting
+
+    async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Failure]:
+        return {address: AgentReading("Ready", "") for address in addresses}
+
+    async def loads(self, ranks: Mapping[str, int | None]) -> Mapping[str, ReplicaLoad | Failure]:
+        short = Failure("a rank is silent")
+        return {address: LOAD if count == self.reporting else short for address, count in ranks.items()}
+
+
+async def test_a_silent_rank_makes_the_sample_incomplete() -> None:
+    for reporting, complete in ((16, True), (15, False)):
+        monitor = Monitor(Objects(), Engines(reporting), lambda _: None, lambda: 1000.0)  # type: ignore[arg-type]
+        await monitor.look()
+        (sample,) = monitor.window(KEY)
+        assert (sample.complete, sample.missing) == (complete, 0 if complete else 1)
+        assert monitor.loads(KEY) == ({"r1-0-2": 4} if complete else {})
