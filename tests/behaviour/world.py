@@ -39,11 +39,11 @@ class Operator:
     def start(self) -> None:
         flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(METRICS_PORT), "--log-level", "debug"]
         images = ["--engine-image", "r1-standin:dev", "--gateway-image", "r1-gateway:dev"]
-        command = [*self._cluster._entry_command(), sys.executable, "-m", "r1_operator", *flags, *images]
+        command = [sys.executable, "-m", "r1_operator", *flags, *images]
         with self._log.open("ab") as log:
             # POD_NAME: the same identity after a crash takes its lease back at once, as a restarted container does.
             environment = {**os.environ, "POD_NAME": "operator"}
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
+            self._process = self._cluster.popen_inside(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal the operator; → its exit code."""

@@ -39,6 +39,15 @@ class Api:
         answer: dict[str, Any] = json.loads(self.call("GET", path))
         return answer
 
+    def exists(self, path: str) -> bool:
+        try:
+            self.call("GET", path)
+        except ApiError as error:
+            if error.status != http.HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
+
     def create(self, path: str, body: dict[str, Any]) -> None:
         """Creates an object; one that is there already is left as it is."""
         try:

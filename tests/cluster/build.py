@@ -60,8 +60,8 @@ def link_flags(version: str) -> str:
 
 
 def binaries_folder() -> Path:
-    """Where the programs of these very sources lie once they are built."""
-    digest = hashlib.sha256()
+    """Where these very programs of these very sources lie once they are built."""
+    digest = hashlib.sha256("\0".join(PROGRAMS).encode())
     for source in sorted(SOURCES.iterdir()):
         if source.suffix in {".go", ".mod", ".sum"}:
             digest.update(source.name.encode() + b"\0" + source.read_bytes())

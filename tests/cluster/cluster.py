@@ -68,7 +68,7 @@ class Cluster:
             paths.logs.mkdir()
             paths.images.write_text(json.dumps(images.image_table(CHECKOUT), indent=1))
             paths.binaries.symlink_to(binaries)
-            process = _spawn(paths, descriptors, None if lifeline is None else lifeline[0])
+            process = _spawn(paths, config, descriptors, None if lifeline is None else lifeline[0])
         finally:
             for descriptor in (*descriptors, *(() if lifeline is None else lifeline[:1])):
                 os.close(descriptor)
@@ -162,10 +162,15 @@ class Cluster:
 
         node: on that node instead of beside the control plane. options: as for subprocess.run.
         """
-        command = [*self._entry_command(), *([] if node is None else self._node_entry_command(node)), *argv]
-        return subprocess.run(
-            command, **{"text": True, "check": True, "env": preflight.with_system_path(self.environment()), **options}
-        )
+        defaults = {"text": True, "check": True, "env": self._environment_inside()}
+        return subprocess.run([*self._entry_command(node), *argv], **{**defaults, **options})
+
+    def popen_inside(self, argv: Sequence[str], node: str | None = None, **options: Any) -> subprocess.Popen[Any]:
+        """Starts a program as `exec_inside` does and does not wait for it. options: as for subprocess.Popen.
+
+        The process is nsenter, whose only child is the program: it ends with the program and exits with its status.
+        """
+        return subprocess.Popen([*self._entry_command(node), *argv], **{"env": self._environment_inside(), **options})
 
     def status(self) -> dict[str, Any]:
         return self._ask({"do": "status"})
@@ -250,20 +255,17 @@ class Cluster:
             port: int = listener.getsockname()[1]
             return port
 
-    def _entry_command(self) -> list[str]:
-        pid = control.supervisor_pid(self.paths.control)
-        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
-        return ["nsenter", f"--target={pid}", *user, "--mount", "--net", "--pid", "--"]
+    def _environment_inside(self) -> dict[str, str]:
+        return preflight.with_system_path(self.environment())
 
-    def _node_entry_command(self, node: str) -> list[str]:
-        return [
-            "nsenter",
-            f"--target={self._ask({'do': 'node-init', 'node': node})['pid']}",
-            "--mount",
-            "--net",
-            "--pid",
-            "--",
-        ]
+    def _entry_command(self, node: str | None) -> list[str]:
+        spaces = ("--mount", "--net", "--pid", "--")
+        user = ("--user", "--preserve-credentials") if self.config.user_namespace else ()
+        command = ["nsenter", f"--target={control.supervisor_pid(self.paths.control)}", *user, *spaces]
+        if node is not None:
+            pid = self._ask({"do": "node-init", "node": node})["pid"]  # as it is called inside
+            command += ["nsenter", f"--target={pid}", *spaces]
+        return command
 
     def _await_start(self, report: Callable[[str], None]) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -353,11 +355,13 @@ def _locked(lock: int) -> bool:
     return True
 
 
-def _spawn(paths: ClusterPaths, held: list[int], lifeline: int | None) -> subprocess.Popen[bytes]:
+def _spawn(
+    paths: ClusterPaths, config: ClusterConfig, held: list[int], lifeline: int | None
+) -> subprocess.Popen[bytes]:
     """Starts the cluster's first process in namespaces of its own. It holds the descriptors `held` for all its life."""
     command = [
         "unshare",
-        *preflight.namespace_flags(os.geteuid() == 0),
+        *preflight.namespace_flags(config.user_namespace),
         sys.executable,
         "-m",
         "tests.cluster.init",

@@ -52,6 +52,9 @@ class ClusterConfig:
     node_disk_gib: int = 8
     apiserver_port: int = 0
     """Port on the host's 127.0.0.1 that kubectl uses; 0 takes a free one."""
+    user_namespace: bool = dataclasses.field(default_factory=lambda: os.geteuid() != 0)
+    """Whether the cluster lives in a user namespace of one id. An ordinary user cannot do without, and a root user may
+    ask for it to see what they see."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

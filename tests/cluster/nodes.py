@@ -129,6 +129,7 @@ def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index:
         *("--streaming-server", str(binaries / "cri-streaming")),
     )
     kubelet = (
+        *((sys.executable, "-m", "tests.cluster.one_id") if config.user_namespace else ()),
         str(binaries / "kubelet"),
         f"--config={folder / 'kubelet.json'}",
         f"--kubeconfig={paths.inner_kubeconfig(name)}",

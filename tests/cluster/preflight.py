@@ -34,10 +34,10 @@ def with_system_path(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "PATH": f"{environment.get('PATH', '')}:{SYSTEM_PATH}"}
 
 
-def namespace_flags(is_root: bool) -> tuple[str, ...]:
+def namespace_flags(user_namespace: bool) -> tuple[str, ...]:
     """Flags of unshare(1) for a cluster. Root needs no user namespace, and has all users without one."""
     flags = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-    return flags if is_root else ("--user", "--map-root-user", *flags)
+    return ("--user", "--map-root-user", *flags) if user_namespace else flags
 
 
 def missing_packages(find: Callable[[str], str | None]) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def _install(packages: tuple[str, ...], allowed: bool) -> None:
 
 
 def _try_namespaces() -> None:
-    flags = namespace_flags(os.geteuid() == 0)
+    flags = namespace_flags(user_namespace=os.geteuid() != 0)
     trial = subprocess.run(
         ["unshare", *flags, "sh", "-c", _TRIAL],
         env=with_system_path(os.environ),

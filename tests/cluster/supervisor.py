@@ -21,6 +21,9 @@ from tests.cluster.processes import Component
 
 _POLL_SECONDS = 0.1
 
+_LAST_OBJECT = "/api/v1/namespaces/default/serviceaccounts/default"
+"""The controller manager makes it at its leisure, and without it the API server refuses every pod."""
+
 _HOST_SETTINGS = (
     "mount --bind /proc/sys /proc/sys && mount --bind /proc/sys/net /proc/sys/net && mount -o remount,bind,ro /proc/sys"
 )
@@ -97,6 +100,9 @@ class Supervisor:
                 "kube-proxy", control_plane.proxy(self._binaries, self._paths), self._retarget_proxy
             )
             await self._await_nodes(self._machines.names())
+        with self._timed("service accounts"):
+            while not await asyncio.to_thread(self._api.exists, _LAST_OBJECT):
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def _run_component(self, name: str, argv: list[str], before_restart: Any = None) -> None:
         component = Component(name, argv, self._paths.logs / f"{name}.log", before_restart)
