@@ -173,10 +173,10 @@ def _forget(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, no
     for replica, gangs in older.items():
         keep = gangs[-1] if replica in current else None
         for gang in gangs:
-            ended = [m for m in gang.members if not m.deleting and not (gang is keep and m.finished)]
-            stuck = [m for m in gang.members if m.deleting and m.node in observed.dead_nodes]
+            lost = [m for m in gang.members if m.node in observed.dead_nodes]  # nobody can read its logs there
+            ended = [m for m in gang.members if not (m.deleting or m in lost or (gang is keep and m.finished))]
             actions += _end_pods(gang, ended, FAILED_GRACE_SECONDS, Why.SUPERSEDED, "a later attempt took its place")
-            actions += _end_pods(gang, stuck, 0, Why.SUPERSEDED, "its node is lost")
+            actions += _end_pods(gang, lost, 0, Why.SUPERSEDED, "its node is lost")
     return actions
 
 
