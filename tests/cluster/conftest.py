@@ -1,5 +1,6 @@
-"""Makes the local cluster's fixtures known to the tests of this folder."""
+"""Makes the fixtures of the local cluster and of its runtime known to the tests of this folder."""
 
+from tests.cluster.cri_fixtures import cri, runtime
 from tests.cluster.fixtures import cluster, namespace, new_cluster
 
-__all__ = ["cluster", "namespace", "new_cluster"]
+__all__ = ["cluster", "cri", "namespace", "new_cluster", "runtime"]
