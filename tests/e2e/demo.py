@@ -41,9 +41,10 @@ def run(tell: Teller) -> None:
     with Cluster.start(
         ClusterConfig(name=f"demo-{int(time.time()) % 100000}", nodes=NODES, gpus_per_node=1), report=tell.line
     ) as cluster:
-        tell.line(cluster.kubectl("get", "nodes", "--output", "wide"))
+        tell.line(cluster.kubectl("get", "nodes"))
         tell.step("helm install r1 charts/r1-operator")
-        tell.line(site.install_operator(cluster))
+        tell.line(site.install_operator(cluster).partition("NOTES:")[0].strip())
+        tell.line(cluster.kubectl("get", "pods", "--namespace", site.OPERATOR_NAMESPACE))
         _serve(cluster, tell)
         tell.step("helm uninstall r1; the cluster goes")
         tell.line(site.uninstall_operator(cluster))

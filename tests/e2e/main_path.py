@@ -22,7 +22,7 @@ AUTOSCALING = {
     "minReplicas": 1,
     "maxReplicas": 2,
     "targetKvUsagePercent": 40,
-    "maxWaitingRequestsPerReplica": 2,
+    "maxWaitingRequestsPerReplica": 8,
     "scaleUpCooldownSeconds": 5,
     "scaleDownCooldownSeconds": 20,
     "startupSeconds": 120,
