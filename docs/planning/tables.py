@@ -15,7 +15,7 @@ from r1_operator.planning.hardware import built_in_profiles
 from r1_operator.planning.layout import AllToAll, Layout
 from r1_operator.planning.make import plan_wishes
 from r1_operator.planning.performance import decode_step, estimate, machine
-from r1_operator.planning.plan import Estimate, Limits, Plan, Role
+from r1_operator.planning.plan import Estimate, Limits, Plan, Refusal, Role
 from r1_operator.planning.units import gib
 from r1_operator.planning.weights import draft_parts, weight_bytes
 from r1_operator.planning.wishes import Load, Wishes
@@ -191,7 +191,8 @@ def distilled_models() -> str:
 def _row(name: str, hardware: str, goal: str, plan: object) -> tuple[str, ...]:
     short = name.split("/")[1].removeprefix("DeepSeek-")
     if not isinstance(plan, Plan) or plan.estimate is None:
-        return (short, hardware, goal, *["-"] * 2, "does not fit", *["-"] * 4)
+        verdict = "does not fit" if isinstance(plan, Refusal) and "GiB" in plan.message else "refused: no kernel"
+        return (short, hardware, goal, *["-"] * 2, verdict, *["-"] * 4)
     return (
         short,
         hardware,

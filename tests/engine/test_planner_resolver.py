@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from r1_operator.planning.catalog import find_model, known_models
-from r1_operator.planning.disaggregate import split
+from r1_operator.planning.engine_args import SGLANG_OLDER, SGLANG_VERSION
 from r1_operator.planning.hardware import built_in_profiles
-from r1_operator.planning.layout import AllToAll
-from r1_operator.planning.make import plan_wishes
-from r1_operator.planning.model import Model
-from r1_operator.planning.plan import Plan, Refusal
-from r1_operator.planning.wishes import Slo, Wishes
+from r1_operator.planning.plan import Plan
+
+from tests.engine.planner_cases import MODELS, Case, config_file, plans
 
 pytestmark = pytest.mark.engine
 
 PROBE = Path(__file__).with_name("planner_probe.py")
-MODELS = Path(__file__).parents[2] / "operator" / "r1_operator" / "planning" / "models"
 LABELS = {
     "H100": "NVIDIA H100 80GB HBM3",
     "H800": "NVIDIA H800",
@@ -31,10 +26,12 @@ LABELS = {
     "H20-141G": "NVIDIA H20-3e",
     "B200": "NVIDIA B200",
 }
-FULL_MODELS = ("deepseek-ai/DeepSeek-R1", "Barrrrry/DeepSeek-R1-W4AFP8", "unsloth/DeepSeek-R1-BF16")
+# The unpacked wheel of SGLANG_OLDER (see sglang_flags.py): with it the older release's own resolver is asked, too.
+OLDER = os.environ.get("R1_SGLANG_OLDER")
 KEYS = (
     "tp_size",
     "attn_dp_size",
+    "enable_dp_attention",
     "dp_size",
     "ep_size",
     "ep_num_redundant_experts",
@@ -54,59 +51,6 @@ KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    name: str
-    plan: Plan
-
-
-def plans() -> list[Case]:
-    """Profiles × objectives × modes: each argument list the planner makes for a configuration and card, once."""
-    found: dict[tuple[str, ...], Case] = {}
-    for name in FULL_MODELS:
-        for card in LABELS:
-            for plan in _plans_of_a_full_model(name, f"{card}x8"):
-                add(found, name, plan)
-    for name in known_models():
-        if "Distill" in name:
-            for size in (1, 2, 4, 8):
-                for goal in ("Throughput", "Latency"):
-                    profile = built_in_profiles()[f"H100x{size}"]
-                    add(found, name, plan_wishes(Wishes(model=model_of(name), profile=profile, goal=goal)))
-    return list(found.values())
-
-
-def _plans_of_a_full_model(name: str, hardware: str) -> Iterator[Plan | Refusal]:
-    base = Wishes(model=model_of(name), profile=built_in_profiles()[hardware])
-    yield plan_wishes(base)
-    yield plan_wishes(replace(base, goal="Latency"))
-    yield plan_wishes(replace(base, goal="SLO", slo=Slo(tpot_ms=50)))
-    pair = split(base)
-    if not isinstance(pair, Refusal):
-        yield from (pair.prefill, pair.decode)
-    for nodes in (2, 4):
-        deepep = replace(base, nodes=nodes, all_to_all=AllToAll.DEEPEP)
-        yield plan_wishes(replace(deepep, redundant_experts=32, draft=True))
-        yield plan_wishes(replace(base, nodes=nodes, kv_itemsize=1, extra_args=("--kv-cache-dtype", "fp8_e4m3")))
-
-
-def model_of(name: str) -> Model:
-    found = find_model(name)
-    assert found is not None
-    return found
-
-
-def add(found: dict[tuple[str, ...], Case], name: str, plan: Plan | Refusal) -> None:
-    if isinstance(plan, Plan):
-        key = (config_file(name), plan.hardware.rsplit("x", 1)[0], *plan.engine_args)
-        found.setdefault(key, Case(f"{name} {plan.hardware} {plan.role} {plan.layout.describe()}", plan))
-
-
-def config_file(name: str) -> str:
-    entries = json.loads((MODELS / "catalog.json").read_text())
-    return next(str(entry["config"]) for entry in entries if entry["name"] == name)
-
-
 def job(folder: Path, case: Case) -> dict[str, object]:
     plan, config = case.plan, config_file(case.plan.model)
     target = folder / config.removesuffix(".json")
@@ -121,9 +65,19 @@ def job(folder: Path, case: Case) -> dict[str, object]:
     return {"card": figures, "argv": argv, "keys": KEYS}
 
 
-def test_all_arguments_resolve_to_the_plan(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "source"),
+    [
+        (SGLANG_VERSION, None),
+        pytest.param(
+            *(SGLANG_OLDER, OLDER), marks=pytest.mark.skipif(OLDER is None, reason="R1_SGLANG_OLDER is not set")
+        ),
+    ],
+    ids=[SGLANG_VERSION, SGLANG_OLDER],
+)
+def test_all_arguments_resolve_to_the_plan(version: str, source: str | None, tmp_path: Path) -> None:
     """No error, no deprecation, and SGLang's resolved values are the plan's."""
-    cases = plans()
+    cases = plans(version)
     assert len(cases) > 60
     run = subprocess.run(
         [sys.executable, str(PROBE), "resolve"],
@@ -131,6 +85,7 @@ def test_all_arguments_resolve_to_the_plan(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=400,
+        env=os.environ | ({} if source is None else {"PYTHONPATH": source}),
     )
     assert run.returncode == 0, run.stderr[-3000:]
     wrong = []
@@ -150,8 +105,7 @@ def differences(plan: Plan, values: dict[str, object]) -> list[str]:
     assert isinstance(graphs, dict)
     expected: dict[str, object] = {
         "tp_size": layout.tensor_parallel,
-        "attn_dp_size": layout.attention_dp,
-        "dp_size": layout.copies,
+        **_data_parallel(plan),
         "ep_size": layout.expert_parallel,
         "ep_num_redundant_experts": layout.redundant_experts,
         "moe_a2a_backend": layout.all_to_all.value.lower(),
@@ -170,3 +124,11 @@ def differences(plan: Plan, values: dict[str, object]) -> list[str]:
     if plan.role != "Prefill" and graphs["decode"]["max_bs"] != limits.graph_batch:
         found.append(f"decode graphs up to {graphs['decode']['max_bs']}, planned {limits.graph_batch}")
     return found
+
+
+def _data_parallel(plan: Plan) -> dict[str, object]:
+    """The older release keeps one size for copies and attention groups, and says apart which it is."""
+    layout = plan.layout
+    if plan.sglang_version == SGLANG_VERSION:
+        return {"attn_dp_size": layout.attention_dp, "dp_size": layout.copies}
+    return {"dp_size": layout.attention_dp * layout.copies, "enable_dp_attention": layout.attention_dp > 1}

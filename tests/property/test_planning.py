@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from r1_operator.planning.catalog import find_model
 from r1_operator.planning.checks import layout_problem
 from r1_operator.planning.disaggregate import BALANCE_MARGIN, MOST_GROUPS, balance
-from r1_operator.planning.engine_args import flags, value_of
 from r1_operator.planning.hardware import built_in_profiles
 from r1_operator.planning.layout import AllToAll, Layout
 from r1_operator.planning.make import plan_wishes
 from r1_operator.planning.memory import hold, kv_bytes_per_token
 from r1_operator.planning.model import MlaMoe, Model
+from r1_operator.planning.overrides import flags, value_of
 from r1_operator.planning.plan import Limits, Plan, Refusal
 from r1_operator.planning.weights import draft_parts, weight_bytes
 from r1_operator.planning.wishes import Wishes

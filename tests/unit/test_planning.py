@@ -12,12 +12,12 @@ from r1_operator.api.spec import R1DeploymentSpec
 from r1_operator.planning import Plan, Refusal, built_in_profiles, make_plan
 from r1_operator.planning.catalog import find_model, known_models
 from r1_operator.planning.checks import layout_problem
-from r1_operator.planning.engine_args import argument_problem, value_of
 from r1_operator.planning.hardware import built_in_hardware
 from r1_operator.planning.layout import AllToAll, Layout
 from r1_operator.planning.make import plan_wishes
 from r1_operator.planning.memory import kv_bytes_per_token
 from r1_operator.planning.model import Model, ModelConfigError, read_model
+from r1_operator.planning.overrides import argument_problem, value_of
 from r1_operator.planning.weights import weight_bytes
 from r1_operator.planning.wishes import Slo, Wishes
 
@@ -152,6 +152,13 @@ def test_fp8_weights_are_refused_on_gpus_without_fp8() -> None:
     assert isinstance(plan_wishes(Wishes(model=model("unsloth/DeepSeek-R1-BF16"), profile=old)), Plan)
 
 
+def test_int4_experts_are_refused_where_sglang_has_no_kernel_for_them() -> None:
+    refusal = plan("B200x8", "Barrrrry/DeepSeek-R1-W4AFP8")
+    assert isinstance(refusal, Refusal)
+    assert "Hopper" in refusal.message
+    assert "the smallest that works is H" in refusal.remedy
+
+
 def test_a_fine_tune_is_planned_as_the_model_it_has_the_shape_of() -> None:
     tuned = {"name": "acme/r1-legal", "baseModel": R1, "weights": {"hostPath": {"path": "/data"}}}
     made = make_plan(R1DeploymentSpec.model_validate({"model": tuned, "hardware": "H200x8"}))
@@ -180,12 +187,34 @@ def test_a_promise_is_kept_by_running_fewer_or_refused() -> None:
         (("--quantization", "fp8"), "config.json"),
         (("--cuda-graph-bs", "8"), "--cuda-graph-bs-decode"),
         (("--kv-cache-dtype", "fp4"), "fp8_e4m3"),
+        (("--mem-frac", "0.99"), "in full"),
+        (("--moe-dense-tp-size", "1"), "leave it out"),
+        (("--speculative-algorithm", "NGRAM"), "EAGLE"),
+        (("--max-total-tokens", "many"), "correct it"),
+        (("verbose",), "--log-level"),
     ],
 )
 def test_an_argument_that_would_break_the_plan_is_refused(arguments: tuple[str, ...], message: str) -> None:
     problem = argument_problem(arguments)
     assert problem is not None
     assert message in problem.remedy
+
+
+def test_a_cap_on_the_cache_is_counted_and_must_hold_a_request() -> None:
+    capped = plan("H200x8", engine={"args": ["--max-total-tokens", "100000"]})
+    assert isinstance(capped, Plan)
+    assert capped.kv_tokens_per_rank == 100_000 // 64 * 64
+    assert capped.limits.context_length <= capped.kv_tokens_per_rank
+    small = plan("H200x8", engine={"args": ["--max-total-tokens", "1000"]}, limits={"contextLength": 4096})
+    assert isinstance(small, Refusal)
+    assert (small.field, small.remedy) == ("spec.engine.args", "set at least 4096")
+
+
+def test_larger_decode_graphs_of_the_user_cost_cache() -> None:
+    usual, larger = (plan("H200x8", engine={"args": ["--cuda-graph-max-bs-decode", n]}) for n in ("64", "1024"))
+    assert isinstance(usual, Plan)
+    assert isinstance(larger, Plan)
+    assert larger.kv_tokens_per_rank < usual.kv_tokens_per_rank
 
 
 @pytest.mark.parametrize("flag", [*ENGINE_OWNED_FLAGS, *PLAN_OWNED_FLAGS])

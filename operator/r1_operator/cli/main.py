@@ -53,20 +53,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     plan_command.add_to(commands)
     commands.add_parser("bench", help="load-test an endpoint", add_help=False)
-    commands.add_parser("version", help="print the versions of r1-operator and of the SGLang it plans for")
+    commands.add_parser("version", help="print the versions of r1-operator and of SGLang that it plans for")
     return parser
 
 
 def _version() -> int:
     from importlib.metadata import PackageNotFoundError, version
 
-    from r1_operator.planning.engine_args import SGLANG_VERSION
+    from r1_operator.planning.engine_args import SGLANG_VERSIONS
 
     try:
         own = version("r1-operator")
     except PackageNotFoundError:
         own = "not installed"
-    print(f"r1-operator {own}, plans for SGLang {SGLANG_VERSION}")
+    print(f"r1-operator {own}, plans for SGLang {' and '.join(SGLANG_VERSIONS)}")
     return 0
 
 

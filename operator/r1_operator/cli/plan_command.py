@@ -12,11 +12,12 @@ from typing import Any
 
 from r1_operator.planning.catalog import find_model, known_models
 from r1_operator.planning.disaggregate import split
-from r1_operator.planning.engine_args import KV_DTYPES, argument_problem
+from r1_operator.planning.engine_args import SGLANG_VERSION, SGLANG_VERSIONS
 from r1_operator.planning.hardware import built_in_hardware, built_in_profiles
 from r1_operator.planning.layout import AllToAll
 from r1_operator.planning.make import build, find_profile, plan_wishes, read_wishes, unknown_model
 from r1_operator.planning.model import Model, ModelConfigError, read_model
+from r1_operator.planning.overrides import KV_DTYPES, argument_problem
 from r1_operator.planning.plan import Refusal
 from r1_operator.planning.search import Found, search
 from r1_operator.planning.wishes import Load, Slo, Wishes
@@ -64,6 +65,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--memory-fraction-percent", type=_count, metavar="N", help="weights and KV cache, of a GPU")
     parser.add_argument("--kv-cache-dtype", choices=list(KV_DTYPES), help="how keys and values are stored")
     parser.add_argument("--mtp", choices=["on", "off"], help="multi-token prediction with the model's own draft layer")
+    parser.add_argument(
+        "--sglang-version", choices=SGLANG_VERSIONS, default=SGLANG_VERSION, help="whose arguments to print"
+    )
     parser.add_argument("--disaggregated", action="store_true", help="plan prefill and decode groups of their own")
     parser.add_argument("--input-tokens", type=_count, default=USUAL.input_tokens, metavar="N", help="mean prompt")
     parser.add_argument("--output-tokens", type=_count, default=USUAL.output_tokens, metavar="N", help="mean answer")
@@ -157,6 +161,10 @@ def _with_flags(wishes: Wishes, options: argparse.Namespace) -> Wishes | Refusal
     fixed: dict[str, Any] = {
         name: getattr(options, name) for _, name, _ in _COUNTS if getattr(options, name) is not None
     }
+    fixed |= {
+        "load": Load(options.input_tokens, options.output_tokens),
+        "sglang_version": options.sglang_version,
+    }
     if options.redundant_experts is not None:
         fixed["redundant_experts"] = options.redundant_experts
     if options.moe_a2a_backend:
@@ -181,7 +189,7 @@ def _with_flags(wishes: Wishes, options: argparse.Namespace) -> Wishes | Refusal
         if problem is not None:
             return problem
         fixed |= {"kv_itemsize": KV_DTYPES[options.kv_cache_dtype], "extra_args": (*wishes.extra_args, *extra)}
-    return replace(wishes, load=Load(options.input_tokens, options.output_tokens), **fixed)
+    return replace(wishes, **fixed)
 
 
 def _model(options: argparse.Namespace) -> Model | Refusal:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r1_operator.planning.disaggregate import Disaggregated
-from r1_operator.planning.engine_args import SGLANG_VERSION
 from r1_operator.planning.plan import Plan, Refusal
 from r1_operator.planning.units import gib
 
@@ -107,7 +106,7 @@ def table(plan: Plan) -> str:
             ("Expected (±30%)", f"{expected.tokens_per_second:,.0f} {unit} · {' · '.join(latency)} · for {load}")
         )
         rows.append(("Bound by", expected.bound_by))
-    rows.append((f"SGLang {SGLANG_VERSION}", shlex.join(plan.engine_args)))
+    rows.append((f"SGLang {plan.sglang_version}", shlex.join(plan.engine_args)))
     if plan.env:
         rows.append(("Environment", " ".join(f"{name}={value}" for name, value in plan.env)))
     return aligned(rows)
@@ -167,7 +166,7 @@ def as_object(plan: Plan) -> dict[str, Any]:
         "weightPartsPerGpu": {part.name: part.bytes for part in plan.memory.weights},
         "kvTokensPerRank": plan.kv_tokens_per_rank,
         "kvTokensPerReplica": plan.kv_tokens_per_replica,
-        "engineVersion": SGLANG_VERSION,
+        "engineVersion": plan.sglang_version,
         "engineArgs": list(plan.engine_args),
         "env": dict(plan.env),
         "expected": None

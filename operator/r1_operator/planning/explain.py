@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .engine_args import CPU_MAX_TOTAL_TOKENS, flags
+from .engine_args import CPU_MAX_TOTAL_TOKENS
 from .layout import AllToAll
 from .memory import SGLANG_PREFIX_CHUNK, prefix_chunk
 from .model import Dense
+from .overrides import flags
 from .plan import Reason
 from .search import Found
 from .sizing import Candidate

@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from .catalog import TINY, find_model, known_models
-from .engine_args import KV_DTYPES, argument_problem, environment, flags, render, value_of
+from .engine_args import environment, render
 from .explain import reasons
 from .hardware import Hardware, built_in_hardware, built_in_profiles
 from .layout import AllToAll
+from .overrides import DRAFT, GRAPH_BATCH, KV_CAP, KV_DTYPE, KV_DTYPES, argument_problem, count_of, flags, value_of
 from .plan import Plan, Refusal
 from .search import Found, search
 from .sizing import CPU_FRACTION, HARDWARE
@@ -20,6 +21,8 @@ from .wishes import Slo, Wishes
 if TYPE_CHECKING:  # its import takes most of the command line's start
     from r1_operator.api.hardware import HardwareProfile
     from r1_operator.api.spec import R1DeploymentSpec
+
+GPUS_OF_A_WHOLE_NODE = 8
 
 
 def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile] | None = None) -> Plan | Refusal:
@@ -53,12 +56,14 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile])
         expert_parallel=topology.expert_parallel,
         redundant_experts=topology.redundant_experts,
         all_to_all=None if topology.moe_a2a_backend is None else AllToAll(topology.moe_a2a_backend),
-        draft=True if "--speculative-algorithm" in flags(extra) else None,
+        draft=True if DRAFT in flags(extra) else None,
         context_length=limits.context_length,
         max_running_requests=limits.max_running_requests,
         memory_fraction=None if percent is None else percent / 100,
         chunked_prefill_size=limits.chunked_prefill_size,
-        kv_itemsize=KV_DTYPES[value_of(extra, "--kv-cache-dtype") or "auto"],
+        kv_itemsize=KV_DTYPES[value_of(extra, KV_DTYPE) or "auto"],
+        kv_token_cap=count_of(extra, KV_CAP),
+        graph_batch=count_of(extra, GRAPH_BATCH),
         extra_args=extra,
     )
 
@@ -84,10 +89,22 @@ def _with_nearest(wishes: Wishes, refusal: Refusal) -> Refusal:
         return replace(
             refusal, remedy=f"what works is {more.best.layout.describe()} on {where} of {wishes.profile.name}"
         )
-    for profile in sorted(built_in_hardware().values(), key=lambda p: p.gpus_per_node * p.usable_memory_mib):
-        if profile.device == wishes.profile.device and isinstance(search(replace(free, profile=profile)), Found):
-            return replace(refusal, remedy=f"the smallest hardware that works is {profile.name}")
-    return refusal
+    smallest = _smallest_hardware(free)
+    return refusal if smallest is None else replace(refusal, remedy=f"the smallest that works is {smallest}")
+
+
+def _smallest_hardware(free: Wishes) -> str | None:
+    """The built-in profile of least memory on which one node is enough, or else the fewest nodes of eight GPUs."""
+    kind = [p for p in built_in_hardware().values() if p.device == free.profile.device]
+    kind.sort(key=lambda p: p.gpus_per_node * p.usable_memory_mib)
+    for profile in kind:
+        if isinstance(search(replace(free, profile=profile, nodes=1)), Found):
+            return profile.name
+    for profile in (p for p in kind if p.gpus_per_node == GPUS_OF_A_WHOLE_NODE):
+        found = search(replace(free, profile=profile))
+        if isinstance(found, Found):
+            return f"{found.best.nodes} nodes of {profile.name}"
+    return None
 
 
 def build(wishes: Wishes, found: Found) -> Plan:
@@ -105,6 +122,7 @@ def build(wishes: Wishes, found: Found) -> Plan:
         limits=best.limits,
         memory=best.memory,
         kv_tokens_per_rank=best.kv_tokens,
+        sglang_version=wishes.sglang_version,
         engine_args=render(
             wishes.model,
             best.layout,
@@ -113,6 +131,7 @@ def build(wishes: Wishes, found: Found) -> Plan:
             role=wishes.role,
             cpu=cpu,
             extra=wishes.extra_args,
+            version=wishes.sglang_version,
         ),
         env=environment(wishes.model, best.layout, wishes.role, cpu=cpu),
         reasons=reasons(wishes, found),

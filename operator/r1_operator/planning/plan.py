@@ -105,6 +105,7 @@ class Plan:
     limits: Limits
     memory: Memory
     kv_tokens_per_rank: int
+    sglang_version: str
     engine_args: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     reasons: tuple[Reason, ...]

@@ -9,6 +9,8 @@ from .engine_args import CPU_MAX_TOTAL_TOKENS
 from .layout import Layout
 from .memory import Held, hold
 from .model import Dense, Quantization
+from .overrides import FIELD as ARGS
+from .overrides import KV_CAP
 from .performance import estimate
 from .plan import Estimate, Limits, Memory, Refusal
 from .units import MIB, gib
@@ -29,6 +31,8 @@ CHUNK_PER_ATTENTION_RANK = 1_024
 PAGE = 64  # tokens: what FlashMLA and KV transfer want
 CPU_FRACTION = 0.1
 CPU_RUNNING = 16
+FP8_CAPABILITY = 89
+HOPPER = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def judge(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
         limits = _limits(wishes, layout, per_rank)
         held = _hold(wishes, layout, limits)
         last = per_rank == 1 or wishes.max_running_requests is not None
-        wanted = wishes.context_length or min(LEAST_CONTEXT, wishes.model.architecture.context)
+        wanted = _least_context(wishes)
         if held.kv_tokens >= max(wanted, 0 if last else per_rank * wishes.load.resident_tokens):
             accepted = _accept(wishes, layout, nodes, limits, held)
             late = None if isinstance(accepted, Refusal) else _too_slow(wishes, accepted)
@@ -99,16 +103,21 @@ def _too_slow(wishes: Wishes, candidate: Candidate) -> Refusal | None:
 
 
 def _capability_problem(wishes: Wishes) -> Refusal | None:
-    """FP8 e4m3 products came with Ada (8.9); SGLang's kernel for int4 experts asks for Hopper (W4AFp8Config)."""
-    least = {Quantization.BF16: 0, Quantization.FP8: 89, Quantization.W4AFP8: 90}[wishes.model.quantization]
-    has = wishes.profile.compute_capability
-    if wishes.profile.device == "Cpu" or has >= least:
+    """FP8 e4m3 products came with Ada (8.9). SGLang's kernel for int4 experts (cutlass_w4a8_moe_mm) is built from
+    Hopper's own instructions, which neither older nor newer GPUs run."""
+    kind, has = wishes.model.quantization, wishes.profile.compute_capability
+    if wishes.profile.device == "Cpu":
+        return None
+    if kind is Quantization.W4AFP8 and has // 10 != HOPPER:
+        need, instead = f"Hopper ({HOPPER}.x): SGLang has no int4 expert kernel for others", "an FP8 or BF16 checkpoint"
+    elif kind is Quantization.FP8 and has < FP8_CAPABILITY:
+        need, instead = f"compute capability {FP8_CAPABILITY / 10}", "a BF16 checkpoint"
+    else:
         return None
     return Refusal(
         HARDWARE,
-        f"{wishes.model.quantization.value} weights need compute capability {least / 10}, and {wishes.profile.name} "
-        f"has {has / 10}",
-        "use a BF16 checkpoint, or newer GPUs",
+        f"{kind.value} weights need {need}, and {wishes.profile.name} has {has / 10}",
+        f"use {instead}, or other GPUs",
     )
 
 
@@ -136,7 +145,7 @@ def _running_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
 
 def _chunk_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
     """SGLang divides the chunk by the attention ranks and wants whole pages on each."""
-    page = 1 if isinstance(wishes.model.architecture, Dense) or wishes.profile.device == "Cpu" else PAGE
+    page = _page(wishes)
     chunk = wishes.chunked_prefill_size
     if chunk is None or chunk % (page * layout.attention_dp) == 0:
         return None
@@ -146,6 +155,10 @@ def _chunk_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
         f"{chunk} tokens over {layout.attention_dp} attention ranks are not whole pages of {page} tokens on each",
         f"set a multiple of {whole}, e.g. {-(-chunk // whole) * whole}",
     )
+
+
+def _page(wishes: Wishes) -> int:
+    return 1 if isinstance(wishes.model.architecture, Dense) or wishes.profile.device == "Cpu" else PAGE
 
 
 def _running_options(wishes: Wishes, layout: Layout) -> tuple[int, ...]:
@@ -167,13 +180,13 @@ def _limits(wishes: Wishes, layout: Layout, per_rank: int) -> Limits:
         context_length=wishes.context_length or wishes.model.architecture.context,
         max_running_requests=wishes.max_running_requests or per_rank * ranks,
         chunked_prefill_size=chunk,
-        page_size=1 if isinstance(wishes.model.architecture, Dense) else PAGE,
-        graph_batch=min(per_rank, RUNNING_PER_RANK[0]),
+        page_size=_page(wishes),
+        graph_batch=wishes.graph_batch or min(per_rank, RUNNING_PER_RANK[0]),
     )
 
 
 def _hold(wishes: Wishes, layout: Layout, limits: Limits) -> Held:
-    return hold(
+    held = hold(
         wishes.model,
         wishes.profile,
         layout,
@@ -182,6 +195,16 @@ def _hold(wishes: Wishes, layout: Layout, limits: Limits) -> Held:
         fraction=wishes.memory_fraction,
         kv_itemsize=wishes.kv_itemsize,
     )
+    if wishes.kv_token_cap is None or held.kv_tokens <= wishes.kv_token_cap:
+        return held
+    tokens = wishes.kv_token_cap // limits.page_size * limits.page_size
+    return Held(replace(held.memory, kv=tokens * held.memory.kv_bytes_per_token), tokens)
+
+
+def _least_context(wishes: Wishes) -> int:
+    """Tokens of one request that a rank must be able to hold."""
+    most = min(LEAST_CONTEXT, wishes.model.architecture.context, wishes.kv_token_cap or LEAST_CONTEXT)
+    return wishes.context_length or most
 
 
 def _accept(wishes: Wishes, layout: Layout, nodes: int, limits: Limits, held: Held) -> Candidate | Refusal:
@@ -227,8 +250,9 @@ def _fraction_problem(memory: Memory) -> Refusal | None:
 
 
 def _does_not_fit(wishes: Wishes, layout: Layout, held: Held) -> Refusal:
-    memory = held.memory
-    wanted = wishes.context_length or min(LEAST_CONTEXT, wishes.model.architecture.context)
+    memory, wanted, cap = held.memory, _least_context(wishes), wishes.kv_token_cap
+    if cap is not None and held.kv_tokens == cap // _page(wishes) * _page(wishes):
+        return Refusal(ARGS, f"{KV_CAP} {cap} holds no request of {wanted} tokens", f"set at least {wanted}")
     need = wanted * memory.kv_bytes_per_token
     parts = [("weights", memory.weight_bytes)]
     if memory.draft_bytes:
@@ -269,22 +293,23 @@ def _sum_of(parts: list[tuple[str, int]]) -> str:
 def _on_processor_cores(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
     """For trying out: SGLang's CPU mode takes its KV size from --max-total-tokens; nothing is estimated."""
     limits = _limits(wishes, layout, CPU_RUNNING)
+    tokens = wishes.kv_token_cap or CPU_MAX_TOTAL_TOKENS
     limits = Limits(
-        context_length=min(limits.context_length, CPU_MAX_TOTAL_TOKENS),
+        context_length=min(limits.context_length, tokens),
         max_running_requests=wishes.max_running_requests or CPU_RUNNING * layout.attention_dp,
         chunked_prefill_size=limits.chunked_prefill_size,
         page_size=1,
         graph_batch=0,
     )
-    if wishes.context_length is not None and wishes.context_length > CPU_MAX_TOTAL_TOKENS:
+    if wishes.context_length is not None and wishes.context_length > tokens:
         return Refusal(
             CONTEXT,
-            f"{wishes.context_length} tokens do not fit the {CPU_MAX_TOTAL_TOKENS} that CPU mode caches",
-            f"set at most {CPU_MAX_TOTAL_TOKENS}",
+            f"{wishes.context_length} tokens do not fit the {tokens} that CPU mode caches",
+            f"set at most {tokens}",
         )
     fraction = wishes.memory_fraction or CPU_FRACTION
     held = hold(wishes.model, wishes.profile, layout, limits, fraction=fraction, kv_itemsize=wishes.kv_itemsize)
-    memory = replace(held.memory, kv=CPU_MAX_TOTAL_TOKENS * held.memory.kv_bytes_per_token)
+    memory = replace(held.memory, kv=tokens * held.memory.kv_bytes_per_token)
     needed, usable = memory.weight_bytes + memory.kv, wishes.profile.usable_memory_mib * MIB
     if needed > usable:
         return Refusal(
@@ -292,4 +317,4 @@ def _on_processor_cores(wishes: Wishes, layout: Layout, nodes: int) -> Candidate
             f"{wishes.model.name} needs {gib(needed)} per rank, more than the {gib(usable)} of {wishes.profile.name}",
             "CPU mode is for trying out: use the model r1-operator/tiny-r1, or GPUs",
         )
-    return Candidate(layout, nodes, limits, memory, CPU_MAX_TOTAL_TOKENS, None)
+    return Candidate(layout, nodes, limits, memory, tokens, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .engine_args import SGLANG_VERSION
 from .hardware import Hardware
 from .layout import AllToAll
 from .model import Model
@@ -56,4 +57,7 @@ class Wishes:
     memory_fraction: float | None = None
     chunked_prefill_size: int | None = None
     kv_itemsize: int = 2  # bytes: 2 bfloat16, 1 fp8_e4m3
+    kv_token_cap: int | None = None  # most tokens of a rank's KV cache
+    graph_batch: int | None = None  # largest decode batch of a rank that gets a CUDA graph
     extra_args: tuple[str, ...] = ()
+    sglang_version: str = SGLANG_VERSION  # one of engine_args.SGLANG_VERSIONS
