@@ -34,7 +34,7 @@ class Feeder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._router, self._placeholder, self._clock = router, placeholder, clock
-        self._wanted, self._told = first, False
+        self._wanted, self._told, self._served = first, False, False
         self._asked: dict[str, float] = {}
         self._entries: tuple[Entry, ...] = ()
         self._since = clock()
@@ -69,12 +69,14 @@ class Feeder:
         """True once told of the replicas and routing to them, or after waiting for that long enough.
 
         One that cannot be reached must not keep the gateway from serving the others, nor an absent operator for ever.
+        Once served, always: without a replica users get a 503 from here, out of the Service a refused connection.
         """
         placeholder = [entry for entry in self._entries if entry.url == self._placeholder]
         if not placeholder or any(entry.healthy for entry in placeholder):
             return False
         settled = all(replica.state == "Routing" for replica in self.replicas()) and (self._told or bool(self._wanted))
-        return settled or self._clock() - self._since >= _PATIENCE_SECONDS
+        self._served = self._served or settled or self._clock() - self._since >= _PATIENCE_SECONDS
+        return self._served
 
     async def run(self) -> None:
         """Wait for the router, then look and act every second until cancelled."""

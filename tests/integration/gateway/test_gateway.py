@@ -134,6 +134,18 @@ async def test_last_replica_dies_mid_stream(tmp_path: Path) -> None:
             assert (await target.ask()).status == 200
 
 
+async def test_a_gateway_stays_in_the_service_when_its_only_replica_dies_at_once(tmp_path: Path) -> None:
+    """Within the seconds that a new gateway waits for its replicas: the 503 must come from somewhere."""
+    async with gateway(tmp_path) as target:
+        with gang(tmp_path / "doomed", attentionDataParallel=2) as doomed:
+            await asyncio.to_thread(doomed.wait_ready)
+            await target.serve(doomed.url)
+            doomed.processes[0].kill()
+            await until(lambda: _left(target, doomed.url))
+            assert await target.ready()
+            assert (await target.ask()).status == 503
+
+
 async def test_removed_replica_finishes_its_streams_and_gets_no_request(tmp_path: Path, replica: Gang) -> None:
     async with gateway(tmp_path) as target:
         await target.serve(replica.url)
