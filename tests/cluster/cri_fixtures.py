@@ -89,7 +89,8 @@ class Runtime:
         return self._pods[-1]
 
     def address(self, pod: str) -> str:
-        return self.runtime.PodSandboxStatus(pb.PodSandboxStatusRequest(pod_sandbox_id=pod)).status.network.ip
+        status = self.runtime.PodSandboxStatus(pb.PodSandboxStatusRequest(pod_sandbox_id=pod)).status
+        return str(status.network.ip)
 
     def create(self, pod: str, *command: str, image: str = "busybox:dev", security: Any = None, **options: Any) -> str:
         name = uuid.uuid4().hex[:8]
@@ -103,7 +104,7 @@ class Runtime:
             **options,
         )
         request = pb.CreateContainerRequest(pod_sandbox_id=pod, config=config, sandbox_config=self.config)
-        return self.runtime.CreateContainer(request).container_id
+        return str(self.runtime.CreateContainer(request).container_id)
 
     def start(self, pod: str, *command: str, **options: Any) -> str:
         id = self.create(pod, *command, **options)
@@ -167,8 +168,8 @@ def running(mode: str, directory: Path) -> Iterator[Runtime]:
     try:
         eventually(socket.exists, seconds=60)
         with grpc.insecure_channel(f"unix://{socket}") as channel:
-            clients = (Client(channel, SERVICES[name]) for name in ("RuntimeService", "ImageService"))
-            yield Runtime(directory, mode, process, *clients)
+            services = [Client(channel, SERVICES[name]) for name in ("RuntimeService", "ImageService")]
+            yield Runtime(directory, mode, process, runtime=services[0], images=services[1])
     finally:
         process.kill()
         process.wait()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,29 +17,19 @@ SESSION: ClusterConfig = ClusterConfig(name="pytest", nodes=2, gpus_per_node=8)
 """What the shared cluster is like; the process id is added to its name, so that sessions run side by side."""
 
 
+def of_this_run(config: ClusterConfig, **changes: Any) -> ClusterConfig:
+    """The same with this process's id in its name, so that test runs stay apart."""
+    return dataclasses.replace(config, name=f"{config.name}-{os.getpid()}", **changes)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The session's cluster, all nodes Ready. Ends with pytest, however pytest ends.
 
-    A test that breaks a node heals it again, or makes a cluster of its own with `new_cluster`.
+    A test that breaks a node heals it again.
     """
-    with Cluster.start(dataclasses.replace(SESSION, name=f"{SESSION.name}-{os.getpid()}"), install=True) as running:
+    with Cluster.start(of_this_run(SESSION), install=True) as running:
         yield running
-
-
-@pytest.fixture
-def new_cluster() -> Iterator[Callable[[ClusterConfig], Cluster]]:
-    """Makes clusters that end with the test. Their names get a suffix of their own."""
-    started: list[Cluster] = []
-
-    def start(config: ClusterConfig) -> Cluster:
-        unique = f"{config.name[:30]}-{uuid.uuid4().hex[:6]}"
-        started.append(Cluster.start(dataclasses.replace(config, name=unique), install=True))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
 
 
 @pytest.fixture

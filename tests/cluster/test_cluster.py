@@ -1,4 +1,4 @@
-"""The local cluster is a real one, breaks on demand, and leaves nothing behind."""
+"""The local cluster is a real one, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -7,66 +7,26 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster import control, network
+from tests.cluster import control
 from tests.cluster.cluster import Cluster, ClusterError, is_running
 from tests.cluster.config import CHECKOUT, ClusterConfig, ConfigError, paths_of
+from tests.cluster.streams import use_streams
+from tests.cluster.workloads import (
+    IMAGE,
+    await_state,
+    http_status,
+    marks_of,
+    node_becomes,
+    output_of,
+    pod,
+    wait_for,
+)
 
 pytestmark = pytest.mark.cluster
-
-IMAGE = "r1-operator:dev"
-SMALL = ClusterConfig(name="small", nodes=1, gpus_per_node=2)
-
-
-def pod(name: str, *command: str, **spec: Any) -> dict[str, Any]:
-    """A pod that runs a command once."""
-    container = {"name": "main", "image": IMAGE, "command": list(command), **spec.pop("container", {})}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container], **spec},
-    }
-
-
-def output_of(cluster: Cluster, namespace: str, manifest: dict[str, Any]) -> str:
-    """Runs a pod to its end; what it printed. Raises ClusterError if it does not succeed within a minute."""
-    manifest["metadata"]["namespace"] = namespace
-    name = manifest["metadata"]["name"]
-    cluster.apply(manifest)
-    cluster.kubectl("-n", namespace, "wait", f"pod/{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
-    return cluster.kubectl("-n", namespace, "logs", name)
-
-
-def ready_condition(cluster: Cluster, node: str, wanted: str, seconds: int = 60) -> None:
-    jsonpath = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-    cluster.kubectl("wait", f"node/{node}", f"--for={jsonpath}={wanted}", f"--timeout={seconds}s")
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.1)
-
-
-def http_status(url: str) -> int:
-    """Status of a GET, or 0 where nobody answers."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
 
 
 @pytest.fixture
@@ -110,7 +70,7 @@ def web(cluster: Cluster, namespace: str) -> str:
             "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]},
         },
     )
-    cluster.kubectl("-n", namespace, "wait", "deployment/web", "--for=condition=Available", "--timeout=60s")
+    await_state(cluster, "deployment/web", "condition=Available", namespace)
     return namespace
 
 
@@ -151,7 +111,7 @@ def test_a_service_reaches_the_very_pod_that_asks(cluster: Cluster, web: str) ->
         except ClusterError as error:  # the rules may still name the pod that has left
             return str(error)
 
-    wait_for(lambda: answer() == "200", seconds=60)
+    wait_for(lambda: answer() == "200")
 
 
 def test_rights_are_enforced(cluster: Cluster, namespace: str) -> None:
@@ -201,39 +161,6 @@ def test_host_without_its_kubeconfig_is_nobody(cluster: Cluster) -> None:
     assert cluster.kubeconfig.stat().st_mode & 0o077 == 0
 
 
-def test_a_node_that_is_cut_off_or_killed_is_noticed_and_heals(
-    new_cluster: Callable[[ClusterConfig], Cluster],
-) -> None:
-    quick = ClusterConfig(name="faults", nodes=1, gpus_per_node=0, lease_seconds=4, node_grace_seconds=8)
-    own = new_cluster(quick)
-    added = own.add_node()
-    assert added == "n2"
-    own.apply(pod("sleeper", "sleep", "1000", nodeName=added))
-    own.kubectl("wait", "pod/sleeper", "--for=condition=Ready", "--timeout=60s")
-    port = own.expose_address(network.node_address(2), 10250)
-
-    own.freeze_node(added)
-    ready_condition(own, added, "Unknown")
-    own.heal_node(added)
-    ready_condition(own, added, "True")
-    assert own.kubectl_json("get", "pod", "sleeper")["status"]["phase"] == "Running"
-
-    own.fill_memory(added)
-    own.kubectl("wait", f"node/{added}", "--for=condition=MemoryPressure", "--timeout=60s")
-    own.heal_node(added)
-    own.fill_disk(added)
-    own.kubectl("wait", f"node/{added}", "--for=condition=DiskPressure", "--timeout=60s")
-    own.heal_node(added)
-
-    own.kill_node(added)
-    assert http_status(f"http://127.0.0.1:{port}/") == 0
-    with pytest.raises(ClusterError, match="is off"):
-        own.freeze_node(added)
-    ready_condition(own, added, "Unknown")
-    own.heal_node(added)
-    ready_condition(own, added, "True")
-
-
 def test_a_cut_cable_isolates_the_pods_of_a_node(cluster: Cluster, web: str) -> None:
     """The other node's pod goes on answering; the cut one is reached by nobody, and works again once healed."""
     address = {
@@ -248,7 +175,7 @@ def test_a_cut_cable_isolates_the_pods_of_a_node(cluster: Cluster, web: str) -> 
     finally:
         cluster.heal_node("n2")
     wait_for(lambda: http_status(url["n2"]) == 200)
-    ready_condition(cluster, "n2", "True")
+    node_becomes(cluster, "n2", "True")
 
 
 def test_failed_gpus_are_no_longer_offered(cluster: Cluster) -> None:
@@ -256,9 +183,13 @@ def test_failed_gpus_are_no_longer_offered(cluster: Cluster) -> None:
         return str(cluster.kubectl_json("get", "node", "n1")["status"]["allocatable"]["nvidia.com/gpu"])
 
     cluster.fail_gpus("n1", "GPU-0", "GPU-5")
-    wait_for(lambda: offered() == "6", seconds=30)
+    wait_for(lambda: offered() == "6")
     cluster.heal_node("n1")
-    wait_for(lambda: offered() == "8", seconds=30)
+    wait_for(lambda: offered() == "8")
+
+
+def test_streams(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    use_streams(cluster, namespace, tmp_path)
 
 
 def test_unknown_nodes_and_faults_are_refused(cluster: Cluster) -> None:
@@ -268,25 +199,6 @@ def test_unknown_nodes_and_faults_are_refused(cluster: Cluster) -> None:
         control.request(cluster.paths.control, {"do": "break", "node": "n1", "fault": "burn"})
     with pytest.raises(ConfigError, match="node_grace_seconds"):
         ClusterConfig(lease_seconds=20, node_grace_seconds=10)
-
-
-def test_two_clusters_side_by_side_and_nothing_is_left_of_one_that_ends(
-    cluster: Cluster,
-    new_cluster: Callable[[ClusterConfig], Cluster],
-) -> None:
-    second = new_cluster(SMALL)
-    assert len(second.kubectl_json("get", "nodes")["items"]) == 1
-    assert len(cluster.kubectl_json("get", "nodes")["items"]) == 2
-    second.kubectl("create", "namespace", "only-here")
-    assert "only-here" not in cluster.kubectl("get", "namespaces")
-    with pytest.raises(ClusterError, match="is running"):
-        Cluster.start(second.config)
-    mine = marks_of(second.paths.root)
-    assert mine
-    second.stop()
-    assert not marks_of(second.paths.root)
-    assert not second.paths.root.exists()
-    assert cluster.kubectl("get", "--raw", "/readyz") == "ok"
 
 
 def test_a_cluster_ends_with_a_starter_that_is_killed() -> None:
@@ -310,18 +222,3 @@ def test_a_cluster_ends_with_a_starter_that_is_killed() -> None:
     wait_for(lambda: not is_running(paths) and not marks_of(paths.root))
     Cluster(paths).stop()
     assert not paths.root.exists()
-
-
-def marks_of(folder: Path) -> list[str]:
-    """Traces that a cluster has left on the host: processes that name its folder, and mounts."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
-                arguments = (process / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(folder).encode() + b"/" in arguments or arguments.endswith(str(folder).encode() + b"\0"):
-                found.append(f"process {process.name}: {arguments[:200]!r}")
-    found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
-    return found

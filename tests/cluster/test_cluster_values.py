@@ -69,6 +69,29 @@ def test_the_server_is_told_its_version() -> None:
     assert f"gitMinor={minor}" in flags
 
 
+def test_another_program_is_another_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a cached folder would lack the new program's link."""
+    before = build.binaries_folder()
+    monkeypatch.setattr(build, "PROGRAMS", (*build.PROGRAMS, "new"))
+    assert build.binaries_folder() != before
+
+
+def test_the_filter_answers_for_changes_of_owner_and_for_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.touch()
+    script = (
+        "import os, sys; os.chown(sys.argv[1], 65532, 65532); os.lchown(sys.argv[1], 1, 1); os.chmod(sys.argv[1], 0)"
+    )
+    command = [sys.executable, "-c", script, str(target)]
+    if subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True).returncode:
+        pytest.skip("this machine allows no user namespaces")
+    inside = ["unshare", "--user", "--map-root-user"]
+    refused = subprocess.run([*inside, *command], capture_output=True, text=True)
+    assert "Invalid argument" in refused.stderr
+    subprocess.run([*inside, sys.executable, "-m", "tests.cluster.one_id", *command], check=True, cwd=CHECKOUT)
+    assert (target.stat().st_uid, target.stat().st_mode & 0o777) == (os.geteuid(), 0)
+
+
 def test_a_build_that_fails_leaves_nothing_that_looks_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = tmp_path / "go"
     go.write_text("#!/bin/sh\ncase $1 in env) echo go99.0;; *) echo no such module; exit 1;; esac\n")
