@@ -86,6 +86,7 @@ class Network:
             self._ip("link", "del", self._cable(index), check=False)
             self._ip("netns", "del", self.space(index), check=False)
         self._ip("link", "del", self.bridge, check=False)
+        _leave_no_mount()
 
     def space(self, index: int) -> str:
         return f"{self.bridge}-{index}"
@@ -108,6 +109,13 @@ class Network:
         if check and done.returncode:
             raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
         return done.returncode == 0
+
+
+def _leave_no_mount() -> None:
+    """The first `ip netns add` makes /run/netns a mount for good: take it away when no namespace is left in it."""
+    named = Path("/run/netns")
+    if named.is_dir() and not any(named.iterdir()):
+        subprocess.run(["umount", str(named)], capture_output=True, check=False)
 
 
 _OWNER = "r1 test gang of process "
