@@ -2,7 +2,8 @@
 
 Tells the agent on standard output, one JSON object a line:
   {"placed": [address of node 0, …]} · {"ended": {"index", "what"}} · {"failed": {"reason", "message"}}
-It never decides: the agent does. It ends with the agent (parent-death signal) or when its standard input closes.
+It starts when the agent says where the cluster is, one line on its standard input, and ends when that closes.
+It never decides: the agent does.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ def watch(actors: list[Any], head_ip: str) -> None:
 
 def main() -> None:
     settings = load_settings(os.environ)
+    if not (address := sys.stdin.readline().strip()):
+        return
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="warning")
+    ray.init(address=address, log_to_driver=False, logging_level="warning")
     try:
         actors = place(settings, settings.config.start_seconds)
         watch(actors, settings.pod.ip)

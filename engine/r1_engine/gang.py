@@ -23,6 +23,10 @@ class Gang:
     def touched(self, index: int, now: float) -> Gang:
         return replace(self, seen={**self.seen, index: now})
 
+    def excused(self, seconds: float, now: float) -> Gang:
+        """Nobody could be heard for `seconds`, because node 0's agent itself did not run."""
+        return replace(self, seen={index: min(now, seen + seconds) for index, seen in self.seen.items()})
+
     def all_servers_started(self) -> bool:
         """Whether every node's server process has been started."""
         return len(self.members) == self.nodes and all(m.stage is not Stage.RAY for m in self.members.values())

@@ -25,7 +25,7 @@ from r1_engine.node_paths import GATE_FILE
 from r1_engine.outcome import Cause, Exit, drained
 from r1_engine.probe import EngineClient
 from r1_engine.stages import Member, Stage
-from r1_engine.tasks import Tasks
+from r1_engine.tasks import Tasks, overslept
 
 _BEFORE_SERVING = (Stage.RAY, Stage.WEIGHTS, Stage.WARM_UP)
 
@@ -41,6 +41,7 @@ class HeadRole:
         self._links: dict[int, web.WebSocketResponse] = {}
         self._gate = GateFile(settings.pod.run_dir / GATE_FILE, create=True)
         self._ranks = health.Ranks.of(settings.config.attention_data_parallel)
+        self._waited: dict[int, float] = {}  # by member, see `starvation`
         self._ray_up = False
         self._terminating = self._stopping = False
         self._servers_ended: dict[int, asyncio.Event] = {
@@ -72,24 +73,30 @@ class HeadRole:
         self._changed()
         if not await self.node.check():
             return
+        driver = self._start_driver()
         await self.node.start_ray(self._settings.pod.ip)
         if self._ending.is_set:
             return
         self._ray_up = True
         await self._broadcast({"ray": self._settings.pod.ip})
-        self._start_driver()
+        assert driver.stdin is not None
+        driver.stdin.write(f"{ray_group.address(self._settings, self._settings.pod.ip)}\n".encode())
+        driver.stdin.flush()
         async with EngineClient(self._settings, os.environ[PROBE_KEY_VARIABLE]) as engine:
             await self._wait_open(engine)
-            await self._probe_for_ever(engine)
+            self._tasks.start(self._observe(engine))
+            await self._judge(engine)
 
-    def _start_driver(self) -> None:
-        environment = ray_group.environment(os.environ, self._settings, self._settings.pod.ip)
+    def _start_driver(self) -> subprocess.Popen[bytes]:
+        """The driver imports Ray and waits for the address of the cluster."""
+        environment = ray_group.environment(os.environ, self._settings)
         driver = processes.start(
             [sys.executable, "-m", "r1_engine.driver"], environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.node.awaited.add(driver.pid)
         self.node.watch(driver.pid, "the Ray driver")
         self._tasks.start(self._hear_driver(driver))
+        return driver
 
     async def _hear_driver(self, driver: subprocess.Popen[bytes]) -> None:
         reader = asyncio.StreamReader()
@@ -125,28 +132,40 @@ class HeadRole:
 
     # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _probe_for_ever(self, engine: EngineClient) -> None:
-        """Readiness at first, health afterwards: counters of busy ranks, one-token requests to quiet ones."""
-        limits = self._settings.limits
+    def _now(self) -> health.Moment:
+        return health.Moment(time.monotonic(), self.node.waited() + sum(self._waited.values()))
+
+    def _look_again(self) -> float:
+        return self._settings.limits.probe if self.node.progress.stage is not Stage.WARM_UP else 0.2
+
+    async def _observe(self, engine: EngineClient) -> None:
+        """Counters of busy ranks. Apart from `_judge`, which a frozen server must not hold up."""
         while not self._ending.is_set and not self._stopping:
-            loads = await engine.loads()
-            now = time.monotonic()
-            if loads is not None:
-                self._ranks = self._ranks.observed(loads, now)
+            if (loads := await engine.loads()) is not None:
+                self._ranks = self._ranks.observed(loads, self._now())
+            await asyncio.sleep(self._look_again())
+
+    async def _judge(self, engine: EngineClient) -> None:
+        """Readiness at first, health afterwards; ranks without proof are asked for a token."""
+        limits = self._settings.limits
+        patience = health.Patience(limits.hang, limits.starved)
+        while not self._ending.is_set and not self._stopping:
+            now = self._now()
             for rank in health.ranks_to_probe(self._ranks, now, limits.probe):
                 if rank not in self._probes:
                     self._probes[rank] = self._tasks.start(self._probe(engine, rank))
             if self.node.progress.stage is Stage.WARM_UP:
                 if not health.silent_ranks(self._ranks):
                     self.node.enter(Stage.READY, "Every DP rank gives tokens.")
-            elif (silence := health.hung_ranks(self._ranks, now, limits.hang)) and not self._stopping:
+            elif (silence := health.hung_ranks(self._ranks, now, patience)) and not self._stopping:
                 self._ending.set(gangs.hung(silence, self._settings.pod.node_name))
-            await asyncio.sleep(limits.probe if self.node.progress.stage is not Stage.WARM_UP else 0.2)
+            await asyncio.sleep(self._look_again())
 
     async def _probe(self, engine: EngineClient, rank: int) -> None:
         try:
-            if await engine.token(rank, max(30.0, self._settings.limits.hang)):
-                self._ranks = self._ranks.answered(rank, time.monotonic())
+            limits = self._settings.limits
+            if await engine.token(rank, limits.hang + limits.starved):
+                self._ranks = self._ranks.answered(rank, self._now())
             else:
                 await asyncio.sleep(0.5)
         finally:
@@ -155,7 +174,8 @@ class HeadRole:
     async def _watch_leases(self) -> None:
         limits = self._settings.limits
         while not self._ending.is_set:
-            await asyncio.sleep(limits.beat)
+            late = await overslept(limits.beat)
+            self._gang = self._gang.excused(late, time.monotonic())
             await self._broadcast({})
             if expired := gangs.expired_member(self._gang, time.monotonic(), limits.lease):
                 index, silence = expired
@@ -190,15 +210,17 @@ class HeadRole:
             Member(index, str(hello["name"]), Stage.RAY, "Its agent has joined."), time.monotonic()
         )
         log(f"{self._gang.describe(index)} joined")
-        await self._greet(socket)
-        async for message in socket:
-            if message.type is not WSMsgType.TEXT:
-                break
-            self._gang = self._gang.touched(index, time.monotonic())
-            self._on_member(index, message.json())
-        if not self._stopping:
-            self._ending.set(gangs.lost(self._gang, index, "its agent closed the connection"))
-        self._servers_ended[index].set()
+        try:
+            await self._greet(socket)
+            async for message in socket:
+                if message.type is not WSMsgType.TEXT:
+                    break
+                self._gang = self._gang.touched(index, time.monotonic())
+                self._on_member(index, message.json())
+        finally:
+            if not self._stopping:
+                self._ending.set(gangs.lost(self._gang, index, "its agent closed the connection"))
+            self._servers_ended[index].set()
         return socket
 
     async def _greet(self, socket: web.WebSocketResponse) -> None:
@@ -214,6 +236,8 @@ class HeadRole:
             self._gang = self._gang.heard(member, time.monotonic())
         if failed := message.get("failed"):
             self._ending.set(Cause.from_json(failed))
+        if (waited := message.get("waited")) is not None:
+            self._waited[index] = float(waited)
         if message.get("serverEnded"):
             self._servers_ended[index].set()
         if message.get("drain"):

@@ -2,6 +2,9 @@
 
 SGLang's /health samples one rank and needs 20 s to say no; /metrics answers in every broken state (measured). So we
 look at each rank: while it computes, its counters must move; while not, it must answer a one-token request of ours.
+
+Silence alone does not prove a hang: on an overloaded machine a token may take longer than any limit. Time in which the
+engine's processes were ready to run and got no CPU does not count (see `starvation`), up to a bound.
 """
 
 from __future__ import annotations
@@ -15,14 +18,35 @@ _COUNTERS = ("num_used_tokens", "total_prefill_uncached_tokens", "total_prefill_
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A point in time: `at` in seconds of one monotonic clock; `waited`: the seconds that all processes of the engine,
+    on all nodes, have by then been ready to run without a CPU. Neither ever falls."""
+
+    at: float
+    waited: float = 0.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How much silence, in seconds, is a hang: `limit`, not counting up to `starved` without a CPU."""
+
+    limit: float
+    starved: float = 0.0
+
+    def exhausted(self, since: Moment, now: Moment) -> bool:
+        """Sums over processes: tokens pass through all of them one after the other, and so do their waits."""
+        return now.at - since.at - min(now.waited - since.waited, self.starved) >= self.limit
+
+
+@dataclass(frozen=True)
 class Rank:
-    """What is known of one DP rank. Times in seconds of one monotonic clock.
+    """What is known of one DP rank.
 
     last_token: the last proof that it computes; None before the first.
     counters: the last values that must move while it computes.
     """
 
-    last_token: float | None = None
+    last_token: Moment | None = None
     counters: tuple[float, ...] = ()
     running: int = 0
 
@@ -37,11 +61,11 @@ class Ranks:
     def of(count: int) -> Ranks:
         return Ranks({rank: Rank() for rank in range(count)})
 
-    def answered(self, rank: int, now: float) -> Ranks:
+    def answered(self, rank: int, now: Moment) -> Ranks:
         """A token came out of the rank."""
         return self._with(rank, replace(self.by_rank[rank], last_token=now))
 
-    def observed(self, loads: Mapping[int, tuple[int, tuple[float, ...]]], now: float) -> Ranks:
+    def observed(self, loads: Mapping[int, tuple[int, tuple[float, ...]]], now: Moment) -> Ranks:
         """Loads seen: rank → (running requests, counters). Counters that moved while requests run prove a token."""
         ranks = dict(self.by_rank)
         for index, (running, counters) in loads.items():
@@ -60,21 +84,21 @@ def silent_ranks(ranks: Ranks) -> tuple[int, ...]:
     return tuple(index for index, rank in sorted(ranks.by_rank.items()) if rank.last_token is None)
 
 
-def ranks_to_probe(ranks: Ranks, now: float, quiet: float) -> tuple[int, ...]:
+def ranks_to_probe(ranks: Ranks, now: Moment, quiet: float) -> tuple[int, ...]:
     """Ranks without proof for `quiet` seconds."""
     return tuple(
         index
         for index, rank in sorted(ranks.by_rank.items())
-        if rank.last_token is None or now - rank.last_token >= quiet
+        if rank.last_token is None or now.at - rank.last_token.at >= quiet
     )
 
 
-def hung_ranks(ranks: Ranks, now: float, limit: float) -> dict[int, float]:
-    """Ranks that once worked and gave no proof for `limit` seconds → seconds of silence."""
+def hung_ranks(ranks: Ranks, now: Moment, patience: Patience) -> dict[int, float]:
+    """Ranks that once worked and whose silence has exhausted our patience → seconds of silence."""
     return {
-        index: now - rank.last_token
+        index: now.at - rank.last_token.at
         for index, rank in sorted(ranks.by_rank.items())
-        if rank.last_token is not None and now - rank.last_token >= limit
+        if rank.last_token is not None and patience.exhausted(rank.last_token, now)
     }
 
 

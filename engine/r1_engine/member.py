@@ -1,9 +1,10 @@
 """Nodes other than node 0: one connection to node 0's agent, which is told everything and says what to do.
 
 Messages are JSON objects over a web socket, any subset of these keys:
-  to node 0    hello {index, name} · report {stage, message, gpus} · failed {cause} · terminate · serverEnded
-  from node 0  ray (its address) · gang {stage, message} · stopping · end {cause}
-An empty object is a beat. Whoever hears nothing for `limits.lease` seconds ends its side: that is the lease.
+  to node 0    hello {index, name} · report {stage, message, gpus} · failed {cause} · terminate · serverEnded ·
+               waited (the beat; seconds its engine has waited for a CPU)
+  from node 0  ray (its address) · gang {stage, message} · stopping · end {cause} · or nothing (the beat)
+Whoever hears nothing for `limits.lease` seconds ends its side: that is the lease.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from r1_engine.node import Ending, Node, log
 from r1_engine.outcome import Cause, Exit
 from r1_engine.ray_group import bracketed
 from r1_engine.stages import Stage
-from r1_engine.tasks import Tasks
+from r1_engine.tasks import Tasks, overslept
 
 LINK_PATH = "/gang"
 # Node 0 judges the start first; a member that never reached it must end by itself, a little later.
@@ -29,6 +30,8 @@ _HEAD_FIRST_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.5
 # What fails before the first connection (a model directory, say) is still to be told to node 0, which may start later.
 _LINK_FOR_FAREWELL_SECONDS = 15.0
+# How long node 0 may be silent is the lease's to say; aiohttp's own limit would count time in which we did not run.
+_NO_LIMIT = aiohttp.ClientWSTimeout(ws_receive=None, ws_close=1.0)
 
 
 class MemberRole:
@@ -66,7 +69,8 @@ class MemberRole:
         await self._link()
 
     async def _check(self) -> None:
-        await self.node.check()
+        if await self.node.check() and not self._ray_started:
+            self.node.launch_ray()
 
     async def _link(self) -> None:
         """Tries until node 0 answers; the first connection is the only one."""
@@ -76,7 +80,7 @@ class MemberRole:
         async with aiohttp.ClientSession() as session:
             while True:
                 try:
-                    self._socket = await session.ws_connect(url, headers=headers, timeout=aiohttp.ClientWSTimeout(5))
+                    self._socket = await session.ws_connect(url, headers=headers, timeout=_NO_LIMIT)
                     break
                 except aiohttp.WSServerHandshakeError as error:
                     if error.status in (401, 409):
@@ -101,7 +105,7 @@ class MemberRole:
                 break
             self._heard = time.monotonic()
             await self._on_message(message.json())
-        self._lost("its agent closed the connection")
+        self._lost("the connection to its agent ended")
 
     async def _on_message(self, message: dict[str, Any]) -> None:
         if (ray := message.get("ray")) and not self._ray_started:
@@ -126,8 +130,9 @@ class MemberRole:
     async def _beat(self) -> None:
         limits = self._settings.limits
         while not self._ending.is_set:
-            await self._send({})
-            await asyncio.sleep(limits.beat)
+            await self._send({"waited": self.node.waited()})
+            late = await overslept(limits.beat)
+            self._heard = min(time.monotonic(), self._heard + late)
             if (silence := time.monotonic() - self._heard) > limits.lease:
                 self._lost(f"nothing heard for {silence:.0f} s (the lease is {limits.lease:g} s)")
 
@@ -182,5 +187,5 @@ class MemberRole:
 
     async def _send(self, message: dict[str, Any]) -> None:
         if self._socket is not None and not self._socket.closed:
-            with suppress(ConnectionError, aiohttp.ClientError):  # _converse sees the closed connection
+            with suppress(OSError, aiohttp.ClientError):  # _converse and the lease notice
                 await self._socket.send_json(message)

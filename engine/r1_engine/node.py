@@ -17,10 +17,11 @@ from r1_engine.node_paths import AGENT_SOCKET
 from r1_engine.outcome import Cause, Exit
 from r1_engine.refusal import explain
 from r1_engine.stages import Progress, Stage
+from r1_engine.starvation import Meter
 from r1_engine.supervise import Ended
 
-_RAY_UP_SECONDS = 120.0
-# `ray start` itself gives up after 30 s without an answer of the GCS, which a busy machine can need.
+# A start of Ray that hangs is tried again; one that is only slow must not be.
+_RAY_UP_SECONDS = 300.0
 _RAY_ATTEMPTS = 3
 _SHARDS = re.compile(r"shards:\s+(\d+)% Completed \| (\d+)/(\d+)")
 
@@ -65,12 +66,14 @@ class Node:
     def __init__(self, settings: Settings, ending: Ending, changed: Callable[[], None]) -> None:
         self.settings = settings
         self.progress = Progress(Stage.RAY, "Starting Ray.", time.time())
-        self.child: int | None = None
+        self.engine_processes: set[int] = set()
         self.server_ended = asyncio.Event()
         self._ending, self._changed = ending, changed
         self._watch = processes.Watch()
         self._actor: asyncio.StreamWriter | None = None
         self._stopping = False
+        self._ray: ray_group.RayGroup | None = None
+        self._starvation = Meter()
         self.awaited: set[int] = set()  # children with a Popen of their own, which reaps them
 
     def enter(self, stage: Stage, message: str) -> None:
@@ -96,19 +99,27 @@ class Node:
             return False
         return True
 
+    def launch_ray(self) -> None:
+        """Lets `ray start` do what needs no other node: its imports."""
+        self._ray = ray_group.launch(self.settings, os.environ)
+        self.awaited.add(self._ray.process.pid)
+
     async def start_ray(self, head_ip: str) -> None:
         """Starts this node's part of the Ray cluster and listens for its NodeActor."""
         path = self.settings.pod.run_dir / AGENT_SOCKET
         path.unlink(missing_ok=True)
         await asyncio.start_unix_server(self._serve_actor, str(path), limit=1 << 20)
         for attempt in range(1, _RAY_ATTEMPTS + 1):
-            group = ray_group.launch(self.settings, head_ip, os.environ)
-            self.awaited.add(group.process.pid)
+            if self._ray is None:
+                self.launch_ray()
+            assert self._ray is not None
+            group, self._ray = self._ray, None
+            group.join(ray_group.address(self.settings, head_ip))
             try:
                 await ray_group.wait_up(group, self.settings, _RAY_UP_SECONDS)
             except ray_group.RayStartError as error:
                 log(f"Ray did not start (attempt {attempt} of {_RAY_ATTEMPTS}): {error}")
-                group.end()
+                await asyncio.to_thread(group.end)
                 if attempt == _RAY_ATTEMPTS:
                     self.fail(Exit.DIED, "RayFailed", f"{self.settings.label}: {error}")
             else:
@@ -156,13 +167,19 @@ class Node:
             if detail := weights_detail(report["log"]):
                 self.enter(Stage.WEIGHTS, detail)
         elif "child" in report:
-            self.child = int(report["child"])
+            self.engine_processes.add(int(report["child"]))
             self.enter(Stage.WEIGHTS, "The server starts.")
+        elif "part" in report:
+            self.engine_processes.add(int(report["pid"]))
         elif "ended" in report:
             self.server_ended.set()
             if not self._stopping:
                 ended = Ended(**{**report["ended"], "tail": tuple(report["ended"]["tail"])})
                 self._ending.set(explain(ended, self.settings.pod.node_name, self.settings.label))
+
+    def waited(self) -> float:
+        """Seconds this node's server processes and this agent have been ready to run without a CPU."""
+        return self._starvation.read({os.getpid(), *self.engine_processes})
 
     def stop_server(self, *, terminate: bool) -> None:
         """From now on the end of the server is wanted; with `terminate` it is asked to end (only rank 0's can be)."""

@@ -36,7 +36,7 @@ class EngineClient:
         return await self._get("/model_info", 2) is not None
 
     async def loads(self) -> dict[int, tuple[int, tuple[float, ...]]] | None:
-        document = await self._get("/v1/loads?include=core", 5)
+        document = await self._get("/v1/loads?include=core", 30)
         return None if document is None else loads_by_rank(document)
 
     async def token(self, rank: int, seconds: float) -> bool:

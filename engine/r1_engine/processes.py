@@ -99,6 +99,15 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def kill(pids: Iterable[int], seconds: float) -> None:
+    """Kills these processes and waits up to `seconds` until none runs."""
+    deadline = time.monotonic() + seconds
+    left = set(pids)
+    while (left := {pid for pid in left if is_running(pid)}) and time.monotonic() < deadline:
+        signal_all(left, signal.SIGKILL)
+        time.sleep(0.02)
+
+
 def kill_below(pid: int, seconds: float, now: Callable[[], float] = time.monotonic) -> list[int]:
     """Kills all processes below `pid` until none runs. Returns those that still run after `seconds` (uninterruptible).
 

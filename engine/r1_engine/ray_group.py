@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,12 @@ ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Ray's patience (30, 60, 60 s and 5 × 10 s without an answer) is less than an overloaded machine needs. What
+    # stands still is ours to end (`startup.seconds`), so is a node that no longer answers (the lease).
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_gcs_server_request_timeout_seconds": "600",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "60000",
 }
 
 
@@ -39,24 +46,24 @@ class RayStartError(Exception):
     """`ray start` ended, or never brought its processes up."""
 
 
-def environment(base: Mapping[str, str], settings: Settings, head_ip: str) -> dict[str, str]:
-    """For `ray start`, the driver and through them every worker. RAY_ADDRESS keeps all of them off stray sessions."""
-    return {
-        **base,
-        **ENVIRONMENT,
-        "RAY_AUTH_TOKEN": settings.token,
-        "RAY_ADDRESS": f"{bracketed(head_ip)}:{settings.config.ports.ray}",
-    }
+def environment(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """For `ray start`, the driver and through them every worker."""
+    return {**base, **ENVIRONMENT, "RAY_AUTH_TOKEN": settings.token}
+
+
+def address(settings: Settings, head_ip: str) -> str:
+    """Where the gang's Ray cluster is."""
+    return f"{bracketed(head_ip)}:{settings.config.ports.ray}"
 
 
 def bracketed(ip: str) -> str:
     return f"[{ip}]" if ":" in ip else ip
 
 
-def command(settings: Settings, head_ip: str) -> list[str]:
+def command(settings: Settings) -> list[str]:
     """`ray start` for this node. `--block` ties gcs_server and raylet to it by the parent-death signal."""
     config, pod = settings.config, settings.pod
-    argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    argv = [sys.executable, "-m", "r1_engine.ray_start", "--block", "--disable-usage-stats"]
     argv += ["--node-ip-address", pod.ip, "--object-store-memory", str(OBJECT_STORE_BYTES), "--num-cpus", "1"]
     argv += ["--num-gpus", str(config.gpus_per_node if config.device == "cuda" else 0)]
     argv += ["--resources", f'{{"{NODE_RESOURCE}": 1}}']
@@ -65,8 +72,6 @@ def command(settings: Settings, head_ip: str) -> list[str]:
     if settings.is_head:
         argv += ["--head", "--port", str(config.ports.ray), "--include-dashboard", "false"]
         argv += ["--temp-dir", str(pod.run_dir / "ray")]
-    else:
-        argv += ["--address", f"{bracketed(head_ip)}:{config.ports.ray}"]
     return argv
 
 
@@ -78,17 +83,26 @@ class RayGroup:
     log: Path
     parts: dict[int, str]
 
+    def join(self, address: str) -> None:
+        """Tells the waiting `ray start` the cluster's address; on node 0 it is the address to make."""
+        assert self.process.stdin is not None
+        with suppress(OSError), self.process.stdin as line:  # an error means that it ended: `wait_up` says how
+            line.write(f"{address}\n".encode())
+
     def end(self) -> None:
-        """Kills a start that failed; the kernel takes what `ray start` had started along with it."""
+        """Kills a start that failed, with all that it had started: the next one needs the same ports."""
+        below = {*self.parts, *processes.descendants(self.process.pid)} - {self.process.pid}
         self.process.kill()
         self.process.wait()
+        processes.kill(below, 10.0)
 
 
-def launch(settings: Settings, head_ip: str, base: Mapping[str, str]) -> RayGroup:
+def launch(settings: Settings, base: Mapping[str, str]) -> RayGroup:
+    """Starts `ray start`, which imports Ray and waits for `join`."""
     log = settings.pod.run_dir / "ray-start.log"
     with log.open("wb") as out:
         process = processes.start(
-            command(settings, head_ip), environment(base, settings, head_ip), stdout=out, stderr=subprocess.STDOUT
+            command(settings), environment(base, settings), stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
         )
     return RayGroup(process, log, {process.pid: "ray start"})
 
@@ -100,6 +114,8 @@ async def wait_up(group: RayGroup, settings: Settings, seconds: float) -> None:
     while True:
         if (status := group.process.poll()) is not None:
             raise RayStartError(f"`ray start` ended with status {status}: {tail(group.log)}")
+        if ended := [part for pid, part in group.parts.items() if not processes.is_running(pid)]:
+            raise RayStartError(f"{ended[0]} ended: {tail(group.log)}")
         for pid in processes.descendants(group.process.pid):
             program = Path(processes.title(pid).split(" ", 1)[0]).name
             if program in wanted:

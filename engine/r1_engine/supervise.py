@@ -1,7 +1,7 @@
 """Runs one node's server as a child and ends it, all of it, as soon as any part of it ends. One thread, no polling.
 
 Reports go straight to this pod's agent over a Unix socket, one JSON object a line:
-  to the agent    {"child": pid} · {"part": name}, now watched · {"log": text}
+  to the agent    {"child": pid} · {"part": name, "pid"}, now watched · {"log": text}
                   {"ended": {"what", "status", "tail", "served"}}
   from the agent  {"expectEnd": true}: from now on parts of the server may end · {"stop": true}: that, and SIGTERM to it
 The agent closing the socket (it died, or lost the gang) kills the child at once.
@@ -106,7 +106,7 @@ class _Supervision:
                 self._served = self._served or title.startswith(_PART_PREFIX + "scheduler")
                 name = title.split(" ", 1)[0]
                 self._watch_process(pid, name)
-                self.tell({"part": name})
+                self.tell({"part": name, "pid": pid})
 
     def _on_death(self, pid: int, name: str) -> Ended | None:
         self._selector.unregister(self._watch.fileno_by_pid()[pid])

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+
+async def overslept(seconds: float) -> float:
+    """Sleeps; returns by how many seconds it woke too late, because this process did not get to run."""
+    due = time.monotonic() + seconds
+    await asyncio.sleep(seconds)
+    return max(0.0, time.monotonic() - due)
 
 
 class Tasks:

@@ -24,6 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -156,6 +157,12 @@ class PodProcess:
             if title in processes.title(pid):
                 return pid
         raise LookupError(f"no {title!r} in node {self.index}")
+
+    def finds(self, title: str) -> bool:
+        """Whether there is such a process."""
+        with suppress(LookupError):
+            return bool(self.find(title))
+        return False
 
 
 @dataclass

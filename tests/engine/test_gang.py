@@ -1,6 +1,7 @@
 """Gangs of two nodes on real Ray and real SGLang: they start, answer, drain, and end together whatever fails.
 
-Every fault costs a start of SGLang, so the common ones are here and the rarer ones run with R1_SLOW=1.
+Every fault ends a gang, and a start of SGLang is what costs here. So one gang answers, is questioned and drains; a
+fault that does not need SGLang breaks a gang that only started as far as needed; rarer faults run with R1_SLOW=1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.engine.gang import TINY_MODEL, TWO_RANKS, Gang, may_run
+from tests.engine.words import wrong_answers
 
 pytestmark = [
     pytest.mark.engine,
@@ -90,6 +92,9 @@ def test_a_gang_starts_answers_and_drains() -> None:
         assert message["reasoning_content"].strip()
         assert "9.8" in message["content"]
 
+        # What two nodes with attention DP 2 x EP 2 say; the other layouts are in test_tiny_model.
+        assert wrong_answers(gang) == []
+
         # A stranger is refused by Ray and by the agents alike: neither has the token.
         assert gang.get(0, "/gang")[0] == 401
 
@@ -150,15 +155,40 @@ def test_a_killed_raylet_ends_the_gang(starting: Gang) -> None:
     same_cause(starting)
 
 
-def test_a_cut_network_ends_both_sides(starting: Gang) -> None:
-    end_by(starting, lambda: starting.cut(1), 70, "node 1 (machine-1): nothing heard from its agent", 30, streams=False)
-    assert "node 0" in starting.causes()[1]["message"]
+@pytest.fixture
+def joined() -> Iterator[Gang]:
+    """A gang whose agents know each other; all that watches pods and network is complete."""
+    with Gang() as gang:
+        gang.wait("node 1 joins", lambda: len(gang.status().get("nodes", ())) == 2, 60)
+        yield gang
 
 
-def test_a_lost_pod_ends_the_others(starting: Gang) -> None:
-    starting.pods[1].process.kill()
-    assert starting.wait_ended(15)[0] == 70
-    assert "node 1 (machine-1): its agent closed the connection" in starting.causes()[0]["message"]
+def cut_network(gang: Gang, *, streams: bool) -> None:
+    end_by(gang, lambda: gang.cut(1), 70, "node 1 (machine-1): nothing heard from its agent", 30, streams=streams)
+    assert "node 0" in gang.causes()[1]["message"]
+
+
+def test_a_cut_network_ends_both_sides(joined: Gang) -> None:
+    cut_network(joined, streams=False)
+
+
+@slow
+def test_a_cut_network_ends_a_serving_gang(gang: Gang) -> None:
+    cut_network(gang, streams=True)
+
+
+def test_a_lost_pod_ends_the_others(joined: Gang) -> None:
+    joined.pods[1].process.kill()
+    assert joined.wait_ended(15)[0] == 70
+    assert "node 1 (machine-1): its agent closed the connection" in joined.causes()[0]["message"]
+
+
+def test_ray_is_started_again_when_its_first_start_fails(joined: Gang) -> None:
+    joined.wait("the GCS runs", lambda: joined.pods[0].finds("gcs_server"), 60)
+    joined.kill(0, "gcs_server")
+    joined.wait("the servers start", lambda: joined.status().get("stage") == "Weights", 180)
+    joined.assert_alive()
+    assert "Ray did not start (attempt 1 of 3): gcs_server ended" in joined.pods[0].log.read_text()
 
 
 def test_a_frozen_rank_ends_the_idle_gang(gang: Gang) -> None:

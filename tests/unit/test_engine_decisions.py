@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from r1_engine import gang as gangs
-from r1_engine import health
+from r1_engine import health, starvation
+from r1_engine.config import Limits
 from r1_engine.outcome import TERMINATION_LIMIT, Cause, Exit, termination_line
 from r1_engine.refusal import explain
 from r1_engine.stages import Member, Progress, Stage
@@ -19,54 +25,120 @@ TIMES = st.floats(0, 1e6, allow_nan=False)
 
 # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+Event = tuple[str, int, int, tuple[float, ...], health.Moment]
+
+
+def growing(limit: float) -> st.SearchStrategy[list[float]]:
+    return st.lists(st.floats(0, limit), max_size=12).map(sorted)
+
 
 @st.composite
-def observations(draw: st.DrawFn) -> list[tuple[str, int, int, tuple[float, ...], float]]:
-    """Answers and loads of up to four ranks, in the order of time."""
-    times = sorted(draw(st.lists(TIMES, max_size=12)))
-    return [
+def observations(draw: st.DrawFn) -> tuple[list[Event], health.Moment]:
+    """Answers and loads of up to four ranks in the order of time, with waits for a CPU, and a moment after them."""
+    times, waits = draw(growing(1e5)), draw(growing(1e4))
+    moments = [health.Moment(at, waited) for at, waited in zip(times, waits, strict=False)]
+    events = [
         (
             draw(st.sampled_from(("answer", "load"))),
             draw(st.integers(0, 3)),
             draw(st.integers(0, 2)),
             (float(draw(st.integers(0, 3))),),
-            time,
+            moment,
         )
-        for time in times
+        for moment in moments
     ]
+    last = moments[-1] if moments else health.Moment(0.0)
+    return events, health.Moment(last.at + draw(st.floats(0, 100)), last.waited + draw(st.floats(0, 100)))
 
 
-def replay(events: list[tuple[str, int, int, tuple[float, ...], float]]) -> health.Ranks:
+def replay(events: list[Event]) -> health.Ranks:
     ranks = health.Ranks.of(4)
-    for kind, rank, running, counters, time in events:
-        ranks = ranks.answered(rank, time) if kind == "answer" else ranks.observed({rank: (running, counters)}, time)
+    for kind, rank, running, counters, moment in events:
+        seen = {rank: (running, counters)}
+        ranks = ranks.answered(rank, moment) if kind == "answer" else ranks.observed(seen, moment)
     return ranks
 
 
-@given(events=observations(), later=st.floats(0, 100), limit=st.floats(0.1, 60))
-def test_a_rank_is_hung_exactly_when_its_last_proof_is_older_than_the_limit(
-    events: list[tuple[str, int, int, tuple[float, ...], float]], later: float, limit: float
+PATIENCES = st.builds(health.Patience, st.floats(0.1, 60), st.floats(0, 60))
+
+
+@given(observed=observations(), patience=PATIENCES)
+def test_a_rank_is_hung_exactly_when_its_silence_less_the_starved_part_reaches_the_limit(
+    observed: tuple[list[Event], health.Moment], patience: health.Patience
 ) -> None:
-    now = (events[-1][4] if events else 0.0) + later
-    proofs: dict[int, float] = {}
+    events, now = observed
+    proofs: dict[int, health.Moment] = {}
     before: dict[int, tuple[float, ...]] = {}
-    for kind, rank, running, counters, time in events:
+    for kind, rank, running, counters, moment in events:
         if kind == "answer" or (running and rank in before and before[rank] != counters):
-            proofs[rank] = time
+            proofs[rank] = moment
         if kind == "load":
             before[rank] = counters
     ranks = replay(events)
-    assert set(health.hung_ranks(ranks, now, limit)) == {r for r, at in proofs.items() if now - at >= limit}
+    hung = health.hung_ranks(ranks, now, patience)
+    for rank, proof in proofs.items():
+        silence, starved = now.at - proof.at, now.waited - proof.waited
+        assert (rank in hung) == (silence - min(starved, patience.starved) >= patience.limit)
     assert set(health.silent_ranks(ranks)) == set(range(4)) - set(proofs)
 
 
-@given(events=observations(), later=st.floats(0, 100), quiet=st.floats(0.1, 10))
-def test_every_rank_is_asked_before_it_can_be_called_hung(
-    events: list[tuple[str, int, int, tuple[float, ...], float]], later: float, quiet: float
+@given(observed=observations(), patience=PATIENCES, more=st.floats(0, 100))
+def test_a_starved_engine_gets_time_but_never_for_ever(
+    observed: tuple[list[Event], health.Moment], patience: health.Patience, more: float
 ) -> None:
-    now = (events[-1][4] if events else 0.0) + later
+    events, now = observed
     ranks = replay(events)
-    assert set(health.hung_ranks(ranks, now, quiet)) <= set(health.ranks_to_probe(ranks, now, quiet))
+    hung = health.hung_ranks(ranks, now, patience)
+    starved_more = health.Moment(now.at, now.waited + more)
+    assert set(health.hung_ranks(ranks, starved_more, patience)) <= set(hung)
+    for rank, known in ranks.by_rank.items():
+        if known.last_token is None:
+            assert rank not in hung
+        elif now.at - known.last_token.at >= patience.limit + patience.starved + 1e-6:
+            assert rank in hung
+        elif now.at - known.last_token.at < patience.limit:
+            assert rank not in hung
+
+
+@given(observed=observations(), patience=PATIENCES)
+def test_every_rank_is_asked_before_it_can_be_called_hung(
+    observed: tuple[list[Event], health.Moment], patience: health.Patience
+) -> None:
+    events, now = observed
+    ranks = replay(events)
+    assert set(health.hung_ranks(ranks, now, patience)) <= set(health.ranks_to_probe(ranks, now, patience.limit))
+
+
+def test_the_engine_as_it_is_set_finds_a_frozen_rank_in_15_s_unless_it_was_starved() -> None:
+    limits = Limits()
+    patience = health.Patience(limits.hang, limits.starved)
+    ranks = health.Ranks.of(1).answered(0, health.Moment(100.0, 3.0))
+    assert health.hung_ranks(ranks, health.Moment(115.0 - limits.probe, 4.0), patience)
+    # Two replicas and a load test on two cores: a healthy rank silent for 20 s, its processes 12 s without a CPU.
+    assert not health.hung_ranks(ranks, health.Moment(120.0, 15.0), patience)
+
+
+def test_a_process_that_competes_for_a_cpu_is_seen_waiting_and_a_frozen_one_is_not() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    pin = lambda: os.sched_setaffinity(0, {cpu})  # noqa: E731
+    spin = [sys.executable, "-c", "while True: pass"]
+    competing = [subprocess.Popen(spin, preexec_fn=pin) for _ in range(2)]
+    frozen = subprocess.Popen(spin, preexec_fn=pin)
+    try:
+        os.kill(frozen.pid, signal.SIGSTOP)
+        os.waitpid(frozen.pid, os.WUNTRACED)
+        meters = {process.pid: starvation.Meter() for process in (*competing, frozen)}
+        deadline = time.monotonic() + 30
+        while not all(meters[process.pid].read([process.pid]) > 0.1 for process in competing):
+            assert meters[frozen.pid].read([frozen.pid]) == 0
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        for process in (*competing, frozen):
+            process.kill()
+            process.wait()
+    total = meters[competing[0].pid].total
+    assert meters[competing[0].pid].read([competing[0].pid]) == total  # gone, and what it waited still counts
 
 
 def test_loads_are_read_as_sglang_writes_them() -> None:
@@ -115,6 +187,17 @@ def test_a_member_is_lost_exactly_when_its_lease_is_over(seen: float, silence: f
     expired = gangs.expired_member(gang(Stage.READY, Stage.READY, seen=seen), now, lease)
     assert (expired is not None) == (now - seen > lease)
     assert expired is None or expired[0] == 1
+
+
+@given(seen=TIMES, silence=st.floats(0, 100), stall=st.floats(0, 100), lease=st.floats(1, 60))
+def test_time_in_which_node_0_itself_did_not_run_counts_against_no_member(
+    seen: float, silence: float, stall: float, lease: float
+) -> None:
+    now = seen + silence
+    known = gang(Stage.READY, Stage.READY, seen=seen)
+    excused = known.excused(stall, now)
+    assert all(known.seen[index] <= at <= now for index, at in excused.seen.items())
+    assert (gangs.expired_member(excused, now, lease) is not None) == (now - min(now, seen + stall) > lease)
 
 
 # ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from r1_engine import launch, ray_group
+import pytest
+from r1_engine import launch, ray_group, ray_start
 from r1_engine.config import EngineConfig, Pod, Settings
 from r1_engine.cpu import models
 
@@ -72,17 +73,33 @@ def test_cpu_ranks_of_two_nodes_begin_at_different_cores() -> None:
 
 
 def test_ray_is_started_with_token_small_store_and_no_dashboard() -> None:
-    argv = ray_group.command(settings(device="cpu"), "10.0.0.7")
+    argv = ray_group.command(settings(device="cpu"))
     assert value(argv, "--num-gpus") == "0"
     assert value(argv, "--include-dashboard") == "false"
     assert int(value(argv, "--object-store-memory")) < 100_000_000
-    environment = ray_group.environment({}, settings(), "10.0.0.7")
+    environment = ray_group.environment({}, settings())
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN"] == "secret"
     assert "secret" not in " ".join(argv)
-    member = ray_group.command(settings(1), "10.0.0.7")
-    assert value(member, "--address") == "10.0.0.7:6379"
+    member = ray_group.command(settings(1))
+    assert "--head" not in member
     assert value(member, "--num-gpus") == "1"
+    assert ray_group.address(settings(1), "fd00::7") == "[fd00::7]:6379"
+
+
+def test_ray_start_waits_for_a_raylet_that_registers_late() -> None:
+    answers: list[Any] = [RuntimeError("not yet"), RuntimeError("not yet"), {"node": 1}]
+
+    def get_node(gcs: str, node: str) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert ray_start.patient(get_node, 60, pause=lambda _: None)("gcs", "node") == {"node": 1}
+    answers[:] = [RuntimeError("never")] * 2
+    with pytest.raises(RuntimeError, match="never"):
+        ray_start.patient(get_node, -1, pause=lambda _: None)("gcs", "node")
 
 
 def test_only_modules_that_name_the_architecture_are_needed(tmp_path: Path) -> None:
