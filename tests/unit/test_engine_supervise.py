@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ class Agent:
         self.thread.join(20)
 
 
+def gone(pid: int) -> bool:
+    """Whether a killed process ends soon: the kernel takes a moment when the machine is busy."""
+    deadline = time.monotonic() + 10
+    while processes.is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not processes.is_running(pid)
+
+
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[tuple[Agent, int, int]]:
     """An agent, its server's process and its part's."""
@@ -73,8 +82,8 @@ def serving(tmp_path: Path) -> Iterator[tuple[Agent, int, int]]:
     agent.until("part")
     yield agent, server, part
     agent.close()
-    assert not processes.is_running(server)
-    assert not processes.is_running(part)
+    assert gone(server)
+    assert gone(part)
 
 
 def test_a_part_that_dies_ends_the_server(serving: tuple[Agent, int, int]) -> None:
@@ -83,7 +92,7 @@ def test_a_part_that_dies_ends_the_server(serving: tuple[Agent, int, int]) -> No
     ended = agent.until("ended")
     assert ended["what"] == f"sglang::scheduler_TP0 (process {part})"
     assert agent.result().served
-    assert not processes.is_running(server)
+    assert gone(server)
 
 
 def test_a_killed_server_takes_its_parts_along(serving: tuple[Agent, int, int]) -> None:
@@ -103,7 +112,7 @@ def test_a_lost_agent_ends_the_server(serving: tuple[Agent, int, int]) -> None:
     agent, server, _ = serving
     agent.connection.shutdown(socket.SHUT_RDWR)
     assert agent.result().what == "the agent"
-    assert not processes.is_running(server)
+    assert gone(server)
 
 
 def test_the_last_words_are_kept(tmp_path: Path) -> None:
