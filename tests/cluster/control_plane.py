@@ -113,6 +113,9 @@ def controller_manager(binaries: Path, paths: ClusterPaths, config: ClusterConfi
                 "cluster-signing-key-file": paths.pki / "ca.key",
                 "use-service-account-credentials": "true",
                 "leader-elect": "false",
+                # 20 calls a second are the default, and its own start, a token for each controller, takes 100 of them.
+                "kube-api-qps": "300",
+                "kube-api-burst": "600",
                 "node-monitor-period": "1s",
                 "node-monitor-grace-period": f"{config.node_grace_seconds}s",
                 **_gates(config),

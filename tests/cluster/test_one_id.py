@@ -10,6 +10,7 @@ import pytest
 from tests.cluster import network
 from tests.cluster.cluster import Cluster, ClusterError
 from tests.cluster.config import ClusterConfig
+from tests.cluster.cri_fixtures import works
 from tests.cluster.fixtures import of_this_run
 from tests.cluster.streams import use_streams
 from tests.cluster.workloads import await_state, http_status, marks_of, node_becomes, output_of, pod
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def lone() -> Iterator[Cluster]:
     """One node, and quick to notice a lost one. The last test of this file ends it."""
+    if not works("user-namespace"):
+        pytest.skip("this machine allows no user namespaces")
     quick = ClusterConfig(name="lone", nodes=1, gpus_per_node=0, lease_seconds=4, node_grace_seconds=8)
     with Cluster.start(of_this_run(quick, user_namespace=True), install=True) as running:
         yield running
