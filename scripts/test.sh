@@ -1,38 +1,73 @@
 #!/usr/bin/env bash
-# All tests, the cheap ones first: decisions, then behaviour on a real control plane, then real Ray and SGLang.
-# `scripts/test.sh unit` (or behaviour, engine, e2e) runs one part.
+# All tests, in two lanes at once: real Ray and SGLang in one, which compute; everything else in the other, which mostly
+# waits for a control plane. `scripts/test.sh unit` (integration, cluster, behaviour, engine, e2e) runs one part alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-part=${1:-all}
-started=$SECONDS
-failed=()
 
-run() { # run NAME COMMAND…
-    local name=$1 began=$SECONDS
-    shift
-    [ "$part" = all ] || [ "$part" = "$name" ] || return 0
-    printf '\n\033[1m==>\033[0m %s\n' "$name: $*"
-    if "$@"; then
-        printf '\033[1m==>\033[0m %s passed in %d s\n' "$name" $((SECONDS - began))
-    else
-        printf '\033[1m==>\033[0m %s FAILED after %d s\n' "$name" $((SECONDS - began))
-        failed+=("$name")
-    fi
+operator_tests=(.venv/bin/pytest -q)
+engine_tests=(.venv-engine/bin/pytest -q -p no:warnings)
+declare -A part=(
+    [unit]="tests/unit tests/property"
+    [integration]="tests/integration"
+    [cluster]="tests/cluster tests/chart"
+    [behaviour]="tests/behaviour"
+    [engine]="tests/engine"
+    [e2e]="tests/e2e"
+)
+# No part may hang CI. SIGINT lets pytest end what its fixtures started; a minute later nothing is asked any more.
+limit=(timeout --signal=INT --kill-after=60 1500)
+
+command_of() { # command_of PART → the words of its command in the array `command`
+    local runner=("${operator_tests[@]}")
+    [ "$1" = engine ] && runner=("${engine_tests[@]}")
+    # shellcheck disable=SC2206 # the folders are words
+    command=("${limit[@]}" "${runner[@]}" ${part[$1]})
 }
 
-if [ "$part" != unit ] && [ "$part" != engine ]; then
-    .venv/bin/python -m tests.cluster build || exit 1
-fi
-run unit        .venv/bin/pytest -q tests/unit tests/property
-run integration .venv/bin/pytest -q tests/integration tests/bench
-run cluster     .venv/bin/pytest -q tests/cluster tests/chart
-run behaviour   .venv/bin/pytest -q tests/behaviour
-run engine      .venv-engine/bin/pytest -q tests/engine
-run e2e         .venv/bin/pytest -q tests/e2e
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 
-echo
+if [ $# -gt 0 ]; then
+    [ -n "${part[$1]:-}" ] || { echo "There is no part '$1'; there are: ${!part[*]}" >&2; exit 2; }
+    command_of "$1"
+    exec "${command[@]}" "${@:2}"
+fi
+
+.venv/bin/python -m tests.cluster build || exit 1
+started=$SECONDS
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+lane() { # lane PART… : one after the other; each part's whole output is printed when it has ended
+    local name began
+    for name in "$@"; do
+        began=$SECONDS
+        say "$name: started"
+        command_of "$name"
+        "${command[@]}" >"$logs/$name.log" 2>&1
+        echo $? >"$logs/$name.exit"
+        {
+            flock 9
+            say "$name: ${command[*]:4}"
+            cat "$logs/$name.log"
+            say "$name: ended after $((SECONDS - began)) s"
+        } 9>"$logs/print.lock"
+    done
+}
+
+say "All tests; a part's output comes when it has ended"
+lane unit integration cluster behaviour &
+others=$!
+lane engine e2e &
+engines=$!
+trap 'kill -INT 0; wait; rm -rf "$logs"; exit 130' INT TERM
+wait "$others" "$engines"
+
+failed=()
+for name in unit integration cluster behaviour engine e2e; do
+    [ "$(cat "$logs/$name.exit" 2>/dev/null)" = 0 ] || failed+=("$name")
+done
 if [ ${#failed[@]} -gt 0 ]; then
-    echo "FAILED: ${failed[*]} (after $((SECONDS - started)) s)"
+    say "FAILED: ${failed[*]} (after $((SECONDS - started)) s)"
     exit 1
 fi
-echo "All tests passed in $((SECONDS - started)) s"
+say "All tests passed in $((SECONDS - started)) s"
