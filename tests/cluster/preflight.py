@@ -10,13 +10,15 @@ from typing import Final
 
 PACKAGE_OF_PROGRAM: Final[Mapping[str, str]] = {
     "bwrap": "bubblewrap",
+    "curl": "curl",
     "ip": "iproute2",
     "mount": "mount",
     "nft": "nftables",
     "nsenter": "util-linux",
+    "ps": "procps",
     "unshare": "util-linux",
 }
-"""Programs the cluster runs, and the Debian package that brings each."""
+"""Programs the cluster runs, or tests run in it (curl, ps), and the Debian package that brings each."""
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Debian leaves the sbin folders out of an ordinary user's PATH, and `ip` and `nft` lie there."""
