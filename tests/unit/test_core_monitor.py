@@ -9,7 +9,7 @@ from typing import Any
 from r1_operator.api import names
 from r1_operator.autoscaling.window import ReplicaLoad
 from r1_operator.cluster.resources import CONFIG_MAPS, PODS
-from r1_operator.controller.monitor import Monitor
+from r1_operator.controller.monitor import SILENCE_SECONDS, Monitor
 from r1_operator.controller.ports import AgentReading
 from r1_operator.telemetry.http import Failure
 
@@ -44,9 +44,12 @@ class Engines:
 
     def __init__(self, reporting: int) -> None:
         self.reporting = reporting
+        self.sick: tuple[str, ...] = ()
+        self.reachable = True
 
     async def readings(self, addresses: Collection[str]) -> Mapping[str, AgentReading | Failure]:
-        return {address: AgentReading("Ready", "") for address in addresses}
+        said = AgentReading("Ready", "", None, self.sick) if self.reachable else Failure("no answer in time")
+        return dict.fromkeys(addresses, said)
 
     async def loads(self, ranks: Mapping[str, int | None]) -> Mapping[str, ReplicaLoad | Failure]:
         short = Failure("a rank is silent")
@@ -56,7 +59,33 @@ class Engines:
 async def test_a_silent_rank_makes_the_sample_incomplete() -> None:
     for reporting, complete in ((16, True), (15, False)):
         monitor = Monitor(Objects(), Engines(reporting), lambda _: None, lambda: 1000.0)  # type: ignore[arg-type]
-        await monitor.look()
+        await monitor.look_at_loads()
         (sample,) = monitor.window(KEY)
         assert (sample.complete, sample.missing) == (complete, 0 if complete else 1)
         assert monitor.loads(KEY) == ({"r1-0-2": 4} if complete else {})
+
+
+async def test_a_gpu_that_turns_unhealthy_wakes_the_reconcile_once() -> None:
+    engines, woken = Engines(16), []
+    monitor = Monitor(Objects(), engines, woken.append, lambda: 1000.0)  # type: ignore[arg-type]
+    await monitor.look_at_gpus()
+    engines.sick = ("GPU 3: 2 uncorrected ECC errors",)
+    await monitor.look_at_gpus()
+    engines.reachable = False
+    await monitor.look_at_gpus()
+    assert woken == [KEY]
+    assert monitor.sick_gpus(KEY) == {"r1-0-2": ("r1-0-2-0: GPU 3: 2 uncorrected ECC errors",)}
+
+
+async def test_one_late_answer_is_no_news_and_long_silence_is() -> None:
+    engines, woken, now = Engines(16), [], [1000.0]
+    monitor = Monitor(Objects(), engines, woken.append, lambda: now[0])  # type: ignore[arg-type]
+    await monitor.look_at_stages()
+    assert woken == [KEY]
+    engines.reachable = False
+    now[0] += SILENCE_SECONDS - 1
+    await monitor.look_at_stages()
+    assert (len(woken), set(monitor.readings(KEY))) == (1, {"r1-0-2"})
+    now[0] += 1
+    await monitor.look_at_stages()
+    assert (len(woken), set(monitor.readings(KEY))) == (2, set())

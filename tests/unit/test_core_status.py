@@ -135,3 +135,13 @@ def test_each_event_is_told_once() -> None:
         [EventReason.GANG_FAILED],
         [EventReason.GANG_FAILED],
     ]
+
+
+def test_an_unhealthy_gpu_is_told_once_beside_a_ready_replica() -> None:
+    sick = {"r1-0-0": ("n2: GPU 3: GPU is lost",)}
+    healthy = derive(R1DeploymentStatus(), observed(view(GangState.READY)), NOW)
+    ill = derive(healthy, observed(view(GangState.READY), sick_gpus=sick), NOW)
+    assert ill.replica_statuses[0].message.endswith("n2: GPU 3: GPU is lost")
+    assert condition(ill, "Ready") == ("True", "Ready")
+    assert [event.reason for event in events(healthy, ill)] == [EventReason.GPU_UNHEALTHY]
+    assert derive(ill, observed(view(GangState.READY), sick_gpus=sick), NOW + 60) == ill

@@ -100,11 +100,22 @@ async def test_drain_order_is_heard(tmp_path: Path) -> None:
 
 
 def test_start_takes_no_time_before_it_is_over() -> None:
-    answer = {"stage": "WarmUp", "message": "", "since": 1, "nodeIndex": 0, "nodes": [], "inFlight": 0}
+    gpus = {"available": True, "message": "", "devices": [{"index": 0, "healthy": True}]}
+    answer = {"stage": "WarmUp", "message": "", "since": 1, "nodeIndex": 0, "nodes": [], "inFlight": 0, "gpus": gpus}
     status = parse_status({**answer, "timings": {"ray": 5.0}})
     assert isinstance(status, AgentStatus)
     assert status.start_seconds is None
     assert isinstance(parse_status(answer), Failure)
+
+
+def test_unhealthy_gpus_are_told_with_the_reason() -> None:
+    lost = {"index": 5, "healthy": False, "message": "GPU is lost"}
+    worn = {"index": 3, "healthy": False, "uncorrectedEccErrors": 2}
+    gpus = {"available": True, "message": "unhealthy: 3, 5", "devices": [{"index": 0, "healthy": True}, worn, lost]}
+    answer = {"stage": "Ready", "message": "", "since": 1, "nodeIndex": 0, "nodes": [], "inFlight": 0, "timings": {}}
+    status = parse_status({**answer, "gpus": gpus})
+    assert isinstance(status, AgentStatus)
+    assert status.sick_gpus == ("GPU 3: 2 uncorrected ECC errors", "GPU 5: GPU is lost")
 
 
 async def test_slow_broken_and_foreign_answers_are_failures() -> None:

@@ -79,6 +79,7 @@ class EventReason(StrEnum):
     GANG_UNPLACEABLE = "GangUnplaceable"
     REPLICA_READY = "ReplicaReady"
     GANG_FAILED = "GangFailed"
+    GPU_UNHEALTHY = "GpuUnhealthy"
     GANG_RESTARTING = "GangRestarting"
     REPLICA_DRAINING = "ReplicaDraining"
     REPLICA_REMOVED = "ReplicaRemoved"

@@ -52,7 +52,7 @@ def _failures(answers: Iterable[object]) -> int:
 def _reading(answer: AgentStatus | Failure) -> AgentReading | Failure:
     if isinstance(answer, Failure):
         return answer
-    return AgentReading(answer.stage, answer.message, answer.start_seconds)
+    return AgentReading(answer.stage, answer.message, answer.start_seconds, answer.sick_gpus)
 
 
 def _load(answer: EngineLoad | Failure) -> ReplicaLoad | Failure:

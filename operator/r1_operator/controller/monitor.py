@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,14 @@ from .queue import Key
 
 log = logging.getLogger(__name__)
 
-PERIOD_SECONDS = 2.0
+STAGES_SECONDS, STAGES_PER_SECOND = 0.5, 400
+"""How often each gang is asked for its stage: one that has lost a rank must leave the rotation within 2 s, and its own
+supervision takes up to one of them. Never more than so many requests a second: a large fleet is asked less often."""
+SILENCE_SECONDS = 5.0
+"""What an agent said holds for so long; one late answer of a busy node is no news."""
+LOADS_SECONDS = 2.0
+GPUS_SECONDS = 30.0
+"""The agents ask NVML as often."""
 STALL_SECONDS = 60.0
 
 
@@ -47,10 +55,19 @@ class Monitor:
         self._windows: dict[Key, tuple[Sample, ...]] = {}
         self._loads: dict[Key, dict[str, ReplicaLoad]] = {}
         self._starts: dict[Key, float] = {}
+        self._heard: dict[str, tuple[float, AgentReading]] = {}
+        self._gpus: dict[Key, dict[str, dict[str, tuple[str, ...]]]] = {}
 
     def readings(self, key: Key) -> Mapping[str, AgentReading]:
-        """By gang name: what its node 0 said within the last period."""
+        """By gang name: what its node 0 said last, unless that is long ago."""
         return self._readings.get(key, {})
+
+    def sick_gpus(self, key: Key) -> Mapping[str, tuple[str, ...]]:
+        """By gang name: GPUs of any of its nodes that NVML calls unhealthy."""
+        return {
+            gang: tuple(f"{node}: {gpu}" for node, gpus in sorted(nodes.items()) for gpu in gpus)
+            for gang, nodes in self._gpus.get(key, {}).items()
+        }
 
     def window(self, key: Key) -> tuple[Sample, ...]:
         """Load samples, oldest first. Empty after a restart of the operator."""
@@ -65,41 +82,80 @@ class Monitor:
         return self._starts.get(key)
 
     async def run(self) -> None:
-        """Look every PERIOD_SECONDS until cancelled."""
+        """Look again and again until cancelled."""
+        loads = gpus = float("-inf")
         while True:
+            began = time.monotonic()
+            asked = 0
             try:
-                await self.look()
+                asked = await self.look_at_stages()
+                if began - loads >= LOADS_SECONDS:
+                    loads = began
+                    await self.look_at_loads()
+                if began - gpus >= GPUS_SECONDS:
+                    gpus = began
+                    await self.look_at_gpus()
             except Exception:
                 log.exception("could not look at the engines")
             self.heartbeat.beat()
-            await asyncio.sleep(PERIOD_SECONDS)
+            period = max(STAGES_SECONDS, asked / STAGES_PER_SECOND)
+            await asyncio.sleep(max(0.0, period - (time.monotonic() - began)))
 
-    async def look(self) -> None:
-        """One look at every engine."""
-        targets = self._targets()
-        ranks = {address: self._ranks(target) for address, target in targets.items() if target.ready}
-        readings, loads = await asyncio.gather(self._engines.readings(list(targets)), self._engines.loads(ranks))
+    async def look_at_stages(self) -> int:
+        """Ask node 0 of every gang for its stage. → how many there are"""
+        heads = self._heads()
+        readings = await self._engines.readings(list(heads))
+        now = self._clock()
+        heard, self._heard = self._heard, {}
         fresh: dict[Key, dict[str, AgentReading]] = defaultdict(dict)
-        for address, reading in readings.items():
-            if isinstance(reading, AgentReading):
-                fresh[targets[address].key][targets[address].gang.name] = reading
+        for address, target in heads.items():
+            reading = readings.get(address)
+            at, last = (now, reading) if isinstance(reading, AgentReading) else heard.get(address, (now, None))
+            if last is not None and now - at < SILENCE_SECONDS:
+                self._heard[address] = at, last
+                fresh[target.key][target.gang.name] = last
         self._take_readings(fresh)
-        self._take_loads(targets, {a: load for a, load in loads.items() if isinstance(load, ReplicaLoad)})
+        return len(heads)
 
-    def _targets(self) -> dict[str, _Target]:
-        """Node 0 of each gang that runs, by address."""
+    async def look_at_loads(self) -> None:
+        """Ask node 0 of every ready gang for the load of all its ranks."""
+        heads = self._heads()
+        ranks = {address: self._ranks(target) for address, target in heads.items() if target.ready}
+        loads = await self._engines.loads(ranks)
+        self._take_loads(heads, {a: load for a, load in loads.items() if isinstance(load, ReplicaLoad)})
+
+    async def look_at_gpus(self) -> None:
+        """Ask every pod of every gang for its GPUs' health; one that does not answer says nothing new."""
+        pods = {
+            member.address: (target, member.node or member.name)
+            for target in self._targets()
+            for member in target.gang.members
+            if member.address and member.phase == "Running"
+        }
+        readings = await self._engines.readings(list(pods))
+        before, self._gpus = self._gpus, {}
+        for address, (target, node) in pods.items():
+            reading, name = readings.get(address), target.gang.name
+            known = before.get(target.key, {}).get(name, {}).get(node, ())
+            if sick := reading.sick_gpus if isinstance(reading, AgentReading) else known:
+                self._gpus.setdefault(target.key, {}).setdefault(name, {})[node] = sick
+        for key in before.keys() | self._gpus.keys():
+            if before.get(key) != self._gpus.get(key):
+                self._notify(key)
+
+    def _targets(self) -> list[_Target]:
+        """Every gang there is."""
         pods: dict[Key, list[JsonObject]] = defaultdict(list)
         ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_COMPONENT: names.COMPONENT_ENGINE}
         for pod in self._cache.snapshot(PODS, labels=ours):  # one pass for all: there may be many pods of others
             metadata = pod["metadata"]
             pods[metadata["namespace"], metadata["labels"].get(names.LABEL_INSTANCE, "")].append(pod)
-        targets: dict[str, _Target] = {}
-        for key, found in pods.items():
-            for gang in gangs_of(found):
-                head = gang.head
-                if head is not None and head.address and head.phase == "Running":
-                    targets[head.address] = _Target(key, gang)
-        return targets
+        return [_Target(key, gang) for key, found in pods.items() for gang in gangs_of(found)]
+
+    def _heads(self) -> dict[str, _Target]:
+        """Node 0 of each gang that runs, by address."""
+        heads = ((target.gang.head, target) for target in self._targets())
+        return {head.address: target for head, target in heads if head and head.address and head.phase == "Running"}
 
     def _ranks(self, target: _Target) -> int | None:
         """Attention-DP ranks of a gang, from its own configuration: during a roll, gangs differ."""

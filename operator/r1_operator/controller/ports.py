@@ -13,11 +13,13 @@ from ..telemetry.http import Failure
 
 @dataclass(frozen=True, slots=True)
 class AgentReading:
-    """`GET /status` of a gang's node 0 (contracts.md). `start_seconds`: what its whole start took, once ready."""
+    """`GET /status` of an engine pod (contracts.md): the gang's as far as node 0 is asked, but its own node's GPUs.
+    `start_seconds`: what its whole start took, once ready."""
 
     stage: str
     message: str
     start_seconds: float | None = None
+    sick_gpus: tuple[str, ...] = ()
 
 
 class Engines(Protocol):

@@ -117,6 +117,7 @@ class Reconciler:
             revision=wanted.revision if subject.context else None,
             unplaceable=tuple(p for p in placements if isinstance(p, Unplaceable)),
             readings={g: Reading(r.stage, r.message) for g, r in self._monitor.readings(key).items()},
+            sick_gpus=self._monitor.sick_gpus(key),
             load=next(iter(self._monitor.window(key)[-1:]), None),
             scaling=scaling.decision,
             last_scale_up=scaling.last_up,

@@ -48,6 +48,8 @@ class Observation:
     unplaceable: tuple[Unplaceable, ...] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
     """By gang name."""
+    sick_gpus: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By gang name: GPUs of any of its nodes that NVML calls unhealthy, in words."""
     load: Sample | None = None
     scaling: ScalingDecision | None = None
     last_scale_up: float | None = None

@@ -14,6 +14,9 @@ from .observation import Observation
 UNDECIDED = "a pod has ended; waiting for what the others say"
 """Message of a failed gang whose cause is not known yet. A few seconds at most."""
 
+SICK_GPUS = "serves, but NVML calls these unhealthy: "
+"""Beginning of the message of a ready replica that a GPU may soon take down. Nothing is done about it by itself."""
+
 _STARTING_STAGES = frozenset({"Ray", "Weights", "WarmUp"})
 
 
@@ -50,7 +53,8 @@ def _stage(
     if view.state is GangState.GATED:
         return "Gated", waiting.get(view.name, "waits for its nodes")
     if view.state is GangState.READY:
-        return "Ready", ""
+        sick = observed.sick_gpus.get(view.name)
+        return "Ready", SICK_GPUS + "; ".join(sick) if sick else ""
     reading = observed.readings.get(view.name)
     if reading is not None and reading.stage in _STARTING_STAGES:
         return cast(Stage, reading.stage), reading.message

@@ -9,7 +9,7 @@ from typing import Literal
 from ..api import names
 from ..api.reasons import ConditionType, EventReason, Reason
 from ..api.types import R1DeploymentStatus, ReplicaStatus
-from .replicas import UNDECIDED
+from .replicas import SICK_GPUS, UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ def _replicas(before: R1DeploymentStatus, after: R1DeploymentStatus) -> Iterator
             yield _created(replica, replicas.get(names.replica_of(replica.name)))
         elif old.stage == "Gated" and replica.stage not in {"Gated", "Failed", "Draining"}:
             yield Event(EventReason.GANG_PLACED, f"{replica.name} on {', '.join(replica.nodes)}")
+        if replica.message.startswith(SICK_GPUS) and (old is None or old.message != replica.message):
+            yield Event(EventReason.GPU_UNHEALTHY, f"{replica.name} {replica.message}", "Warning")
         if old is not None and old.stage == replica.stage and not _another_cause(old, replica):
             continue
         if replica.message == UNDECIDED:

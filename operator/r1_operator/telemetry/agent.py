@@ -33,6 +33,8 @@ class AgentStatus:
     nodes: tuple[NodeStage, ...]
     in_flight: int
     timings: Mapping[str, float]
+    sick_gpus: tuple[str, ...]
+    """This pod's GPUs that NVML calls unhealthy, each with the reason; empty also where there is no NVML."""
 
     @property
     def start_seconds(self) -> float | None:
@@ -54,9 +56,16 @@ def parse_status(answer: Mapping[str, Any]) -> AgentStatus | Failure:
             ),
             in_flight=int(answer["inFlight"]),
             timings={str(stage): float(seconds) for stage, seconds in answer["timings"].items()},
+            sick_gpus=tuple(_sick(device) for device in answer["gpus"]["devices"] if not device["healthy"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Failure(f"/status: an answer of another version of the engine: {type(error).__name__}: {error}")
+
+
+def _sick(device: Mapping[str, Any]) -> str:
+    errors = device.get("uncorrectedEccErrors")
+    why = f"{errors} uncorrected ECC errors" if errors else str(device.get("message") or "no reason given")
+    return f"GPU {device['index']}: {why}"
 
 
 async def scrape_status(
