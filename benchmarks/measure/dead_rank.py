@@ -1,0 +1,138 @@
+"""kill -9 of a rank → out of the gateway's rotation → serving again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.e2e.site import Site
+
+from .traffic import Request, first, traffic
+
+GOAL_SECONDS = 2.0
+LOOK_SECONDS = 0.05
+LONGEST_SECONDS = 480.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadRank:
+    """Seconds after the kill. `answers`: how many requests from the kill to the first answer after it, by status."""
+
+    out_of_rotation: float
+    last_answer: float
+    first_refusal: float
+    longest_wait: float
+    status_says_failed: float
+    serving_again: float
+    answers: dict[int, int]
+
+
+def measure_dead_rank(site: Site, model: str, pattern: str) -> DeadRank:
+    """Kills the processes of node 1's container that match `pattern`, under traffic. Raises TimeoutError."""
+    victim = next(p for p in site.pods() if p["metadata"]["labels"]["r1operator.dev/node-index"] == "1")
+    port = int(site.gateway().rsplit(":", 1)[1])
+    with Rotation(site) as rotation, traffic(port, model) as requests:
+        _await(lambda: any(r.status == 200 for r in requests), "requests are answered before the kill")
+        killed = _kill(site, victim["metadata"]["name"], pattern)
+        _await(lambda: rotation.left_after(killed) is not None, "the replica leaves the rotation")
+        failed = _await_stage(site, "Failed")
+        _await(lambda: first(requests, 503, killed) is not None, "requests are refused")
+        refused = first(requests, 503, killed)
+        assert refused is not None
+        _await(lambda: first(requests, 200, refused.answered) is not None, "the replica serves again")
+        again = first(requests, 200, refused.answered)
+        assert again is not None
+    left = rotation.left_after(killed)
+    assert left is not None
+    between = [r for r in requests if r.answered >= killed and r.sent < again.sent]
+    return DeadRank(
+        out_of_rotation=left - killed,
+        last_answer=_last_answer(requests, killed, refused.answered) - killed,
+        first_refusal=refused.answered - killed,
+        longest_wait=max(r.answered - r.sent for r in between),
+        status_says_failed=failed - killed,
+        serving_again=again.answered - killed,
+        answers=dict(Counter(r.status for r in between)),
+    )
+
+
+def _last_answer(requests: Sequence[Request], killed: float, refused: float) -> float:
+    """When the last request was answered before the refusals began; the kill itself if none was after it."""
+    return max((r.answered for r in requests if r.status == 200 and killed <= r.answered <= refused), default=killed)
+
+
+class Rotation:
+    """Looks at the gateway's own list of replicas all the time."""
+
+    def __init__(self, site: Site) -> None:
+        secret = json.loads(site.kubectl("get", "secret", f"{site.name}-gateway", "--output", "json"))
+        token = base64.b64decode(secret["data"]["token"]).decode()
+        address = site.pods("gateway")[0]["status"]["podIP"]
+        port = site.cluster.expose_address(address, 8001)
+        self._request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/workers", headers={"Authorization": f"Bearer {token}"}
+        )
+        self._seen: list[tuple[float, bool]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Rotation:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def left_after(self, moment: float) -> float | None:
+        """When it was first seen to route to no replica."""
+        return next((at for at, routes in self._seen if at >= moment and not routes), None)
+
+    def _look(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            try:
+                with urllib.request.urlopen(self._request, timeout=5) as answer:
+                    workers = json.loads(answer.read())["workers"]
+            except OSError:
+                continue
+            self._seen.append((time.time(), any(w["state"] == "Routing" for w in workers)))
+
+
+def _kill(site: Site, pod: str, pattern: str) -> float:
+    """SIGKILL to the matching processes of the pod's container; → when. Raises LookupError if none matches."""
+    script = (
+        "import os,re,signal,time\n"
+        "pids = []\n"
+        "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
+        "    if int(pid) == os.getpid(): continue\n"
+        "    try: line = open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' ')\n"
+        "    except OSError: continue\n"
+        f"    if re.search({pattern!r}, line): pids.append(int(pid))\n"
+        "now = time.time()\n"
+        "for pid in pids: os.kill(pid, signal.SIGKILL)\n"
+        "print(len(pids), now)\n"
+    )
+    count, moment = site.kubectl("exec", pod, "--", "python", "-c", script).split()[-2:]
+    if count == "0":
+        raise LookupError(f"no process of pod {pod} matches {pattern!r}")
+    return float(moment)
+
+
+def _await_stage(site: Site, stage: str) -> float:
+    _await(lambda: any(r["stage"] == stage for r in site.status()["replicaStatuses"]), f"the status says {stage}")
+    return time.time()
+
+
+def _await(condition: object, what: str) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {LONGEST_SECONDS:.0f} s: {what}")
+        time.sleep(LOOK_SECONDS)
