@@ -13,8 +13,8 @@ pytestmark = pytest.mark.cluster
 
 
 def test_replicas_follow_the_load_and_spec_stays(deploy: Callable[..., Deployment]) -> None:
-    scaling = {"minReplicas": 1, "maxReplicas": 2, "scaleUpCooldownSeconds": 0, "scaleDownCooldownSeconds": 10}
-    r1 = deploy(autoscaling=scaling)
+    scaling = {"minReplicas": 1, "maxReplicas": 2, "scaleUpCooldownSeconds": 0, "scaleDownCooldownSeconds": 5}
+    r1 = deploy(autoscaling=scaling, topology={"nodesPerReplica": 1})
     r1.await_ready("r1-0-0")
     r1.await_condition("Autoscaling", "True")
 

@@ -6,14 +6,18 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 from tests.cluster import identities, network
 from tests.cluster.cluster import Cluster
@@ -21,6 +25,13 @@ from tests.cluster.cluster import Cluster
 Seen = TypeVar("Seen")
 CHECKOUT = Path(__file__).resolve().parents[2]
 CRD = CHECKOUT / "charts" / "r1-operator" / "files" / "r1deployments.yaml"
+OWNED = (
+    "/api/v1/pods",
+    "/api/v1/services",
+    "/api/v1/configmaps",
+    "/api/v1/secrets",
+    "/apis/apps/v1/deployments",
+)
 METRICS_PORT = 18080
 PATIENCE_SECONDS = 90.0
 """A gang of stand-ins is up in 10 s on an idle machine; two loaded cores need longer."""
@@ -68,25 +79,73 @@ class Operator:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.search(pattern, line))
 
 
+class Reader:
+    """GETs of the API server. A kubectl for each look takes a tenth of a core-second; tests look all the time."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        pki = cluster.paths.pki
+        self._tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+        self._tls.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
+        self._server = yaml.safe_load(cluster.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """Raises urllib.error.HTTPError."""
+        url = f"{self._server}{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=30, context=self._tls) as answer:
+            return dict(json.loads(answer.read()))
+
+
 class World:
     """What the tests act on."""
 
     def __init__(self, cluster: Cluster, operator: Operator) -> None:
         self.cluster, self.operator = cluster, operator
+        self.reader = Reader(cluster)
 
-    def deployment(self, namespace: str, **spec: Any) -> Deployment:
-        """Apply an R1Deployment of stand-ins named `r1` in a new namespace."""
-        self.cluster.kubectl("create", "namespace", namespace)
-        deployment = Deployment(self.cluster, namespace, "r1")
+    def left(self) -> list[str]:
+        """Whatever exists of any R1Deployment, in all namespaces."""
+        return self._names(OWNED)
+
+    def engine_pods(self) -> list[str]:
+        return self._names(["/api/v1/pods"], ",app.kubernetes.io/component=engine")
+
+    def _names(self, paths: Sequence[str], more: str = "") -> list[str]:
+        selector = f"app.kubernetes.io/managed-by=r1-operator{more}"
+        found = [
+            (path, item["metadata"])
+            for path in paths
+            for item in self.reader.get(path, labelSelector=selector)["items"]
+        ]
+        return [f"{path.rsplit('/', 1)[1]} {meta['namespace']}/{meta['name']}" for path, meta in found]
+
+
+class Deployments:
+    """`deploy(**spec)` → an R1Deployment of stand-ins named `r1`, each in a namespace of its own."""
+
+    def __init__(self, world: World, namespace: str) -> None:
+        self._world, self._namespace = world, namespace
+        self._made: list[Deployment] = []
+
+    def __call__(self, **spec: Any) -> Deployment:
+        namespace = f"{self._namespace}-{len(self._made)}" if self._made else self._namespace
+        self._world.cluster.kubectl("create", "namespace", namespace)
+        deployment = Deployment(self._world, namespace, "r1")
+        self._made.append(deployment)
         deployment.apply(**spec)
         return deployment
+
+    def delete(self) -> None:
+        """Delete them; what is left of them is looked at when all tests are over."""
+        for deployment in self._made:
+            deployment.kubectl("delete", "r1d", "--all", "--wait=false")
 
 
 class Deployment:
     """One R1Deployment."""
 
-    def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
-        self.cluster, self.namespace, self.name = cluster, namespace, name
+    def __init__(self, world: World, namespace: str, name: str) -> None:
+        self.cluster, self.namespace, self.name = world.cluster, namespace, name
+        self._world, self._reader = world, world.reader
 
     def apply(self, env: Mapping[str, str] | None = None, **spec: Any) -> None:
         variables = {
@@ -118,8 +177,8 @@ class Deployment:
         return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", "r1d", self.name, "-o", "json"))
-        status: dict[str, Any] = found.get("status") or {}
+        path = f"/apis/r1operator.dev/v1alpha1/namespaces/{self.namespace}/r1deployments/{self.name}"
+        status: dict[str, Any] = self._reader.get(path).get("status") or {}
         return status
 
     def condition(self, kind: str) -> dict[str, Any]:
@@ -127,14 +186,16 @@ class Deployment:
 
     def pods(self, component: str = "engine") -> list[dict[str, Any]]:
         selector = f"app.kubernetes.io/component={component}"
-        items: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        items: list[dict[str, Any]] = self._reader.get(
+            f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=selector
+        )["items"]
         return items
 
     def pod(self, name: str) -> dict[str, Any]:
         return next(p for p in self.pods() if p["metadata"]["name"] == name)
 
     def events(self) -> list[str]:
-        items = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
+        items = self._reader.get(f"/api/v1/namespaces/{self.namespace}/events")["items"]
         return [f"{e['reason']}: {e['message']}" for e in items if e["involvedObject"]["kind"] == "R1Deployment"]
 
     def gangs(self) -> dict[str, str]:
@@ -159,6 +220,10 @@ class Deployment:
         body = json.dumps({"kind": kind, **fields})
         command = ["curl", "-s", "-m", "5", "-H", "Content-Type: application/json", "-d", body]
         self.cluster.exec_inside([*command, f"http://{address}:8500/fault"], capture_output=True, check=False)
+
+    def left(self) -> list[str]:
+        """Whatever of it still exists."""
+        return [name for name in self._world.left() if f" {self.namespace}/" in name]
 
     def in_flight(self, pod: str) -> int:
         """Requests that the engine of this pod is answering."""
@@ -187,6 +252,14 @@ def ask(base: str, seconds: float = 30.0, tokens: int = 8) -> str:
             return text
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"{error.code}: {error.read().decode()}") from error
+
+
+def answers(base: str) -> bool:
+    """Whether a chat completion is answered now."""
+    try:
+        return bool(ask(base))
+    except (OSError, RuntimeError):
+        return False
 
 
 def wait_for(
