@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.world import CRD, Deployments, Operator, World, wait_for
+from tests.behaviour.world import CRD, NODES, Deployments, Operator, World, wait_for
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import ClusterConfig
 
 TOGETHER = 3
-NODES = 8
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +108,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     session = pyfuncitem.session
     if _together not in session.stash:
         items = [i for i in session.items if isinstance(i, pytest.Function) and _runs_together(i)]
-        session.stash[_together] = Together(pyfuncitem.funcargs["world"], items)
+        session.stash[_together] = Together(pyfuncitem._request.getfixturevalue("world"), items)
     session.stash[_together].result(pyfuncitem)
     return True
 

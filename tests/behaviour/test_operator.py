@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.behaviour.conftest import NODES
-from tests.behaviour.world import Deployment, World, answers, ask, names_of, wait_for
+from tests.behaviour.world import NODES, Deployment, World, answers, ask, names_of, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -22,13 +21,13 @@ def traffic(base: str, streams: int = 2) -> Iterator[list[str]]:
     """Requests one after the other in each stream; → the errors so far."""
     wait_for("the gateway answers", lambda: answers(base))  # kube-proxy may know the pod a moment after it is ready
     errors: list[str] = []
-    answers: list[str] = []
+    texts: list[str] = []
     over = threading.Event()
 
     def stream() -> None:
         while not over.is_set():
             try:
-                answers.append(ask(base))
+                texts.append(ask(base))
             except Exception as error:
                 errors.append(repr(error))
 
@@ -36,7 +35,7 @@ def traffic(base: str, streams: int = 2) -> Iterator[list[str]]:
     for thread in threads:
         thread.start()
     try:
-        wait_for("traffic flows", lambda: len(answers), until=lambda count: count >= streams)
+        wait_for("traffic flows", lambda: len(texts), until=lambda count: count >= streams)
         yield errors
     finally:
         over.set()

@@ -33,6 +33,7 @@ OWNED = (
     "/apis/apps/v1/deployments",
 )
 METRICS_PORT = 18080
+NODES = 8
 PATIENCE_SECONDS = 90.0
 """A gang of stand-ins is up in 10 s on an idle machine; two loaded cores need longer."""
 
