@@ -53,7 +53,7 @@ def measure_dead_rank(site: Site, model: str, pattern: str) -> DeadRank:
     between = [r for r in requests if r.answered >= killed and r.sent < again.sent]
     return DeadRank(
         out_of_rotation=left - killed,
-        last_answer=_last_answer(requests, killed, refused.answered) - killed,
+        last_answer=last_answer(requests, killed, refused.answered) - killed,
         first_refusal=refused.answered - killed,
         longest_wait=max(r.answered - r.sent for r in between),
         status_says_failed=failed - killed,
@@ -62,7 +62,7 @@ def measure_dead_rank(site: Site, model: str, pattern: str) -> DeadRank:
     )
 
 
-def _last_answer(requests: Sequence[Request], killed: float, refused: float) -> float:
+def last_answer(requests: Sequence[Request], killed: float, refused: float) -> float:
     """When the last request was answered before the refusals began; the kill itself if none was after it."""
     return max((r.answered for r in requests if r.status == 200 and killed <= r.answered <= refused), default=killed)
 

@@ -35,7 +35,7 @@ def measure_start(site: Site, reader: Reader, manifest: Mapping[str, Any]) -> St
     path = f"/api/v1/namespaces/{site.namespace}/pods"
     while "pods ready" not in reached:
         pods = reader.get(path, labelSelector="app.kubernetes.io/component=engine")["items"]
-        for step in _steps_done(pods, manifest["spec"]["topology"]["nodesPerReplica"]):
+        for step in steps_done(pods, manifest["spec"]["topology"]["nodesPerReplica"]):
             reached.setdefault(step, time.time())
         if time.time() - began > LONGEST_SECONDS:
             raise TimeoutError(f"no token within {LONGEST_SECONDS:.0f} s of apply; status: {site.status()}")
@@ -50,7 +50,7 @@ def measure_start(site: Site, reader: Reader, manifest: Mapping[str, Any]) -> St
     return Start(_differences(began, reached), _engine_stages(site, head), reached["first token"] - began)
 
 
-def _steps_done(pods: list[dict[str, Any]], size: int) -> list[str]:
+def steps_done(pods: list[dict[str, Any]], size: int) -> list[str]:
     """The steps that all pods of the gang have behind them, in order."""
     if len(pods) < size:
         return []

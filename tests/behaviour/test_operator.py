@@ -144,7 +144,7 @@ def test_pod_deleted_by_a_user_drains_the_gang_and_is_replaced(deploy: Deploy) -
     with traffic(base) as errors:
         asking = threading.Thread(target=lambda: running.append(ask(base, tokens=200)))
         asking.start()
-        wait_for("requests run", lambda: r1.in_flight("r1-0-0-0"), until=lambda count: count >= 2)
+        wait_for("requests run", lambda: r1.in_flight("r1-0-0-0"), until=lambda count: count >= 3)
         r1.kubectl("delete", "pod", "r1-0-0-1", "--wait=false")
         r1.await_ready("r1-0-1")
         asking.join()
