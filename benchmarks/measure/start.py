@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ def steps_done(pods: list[dict[str, Any]], size: int) -> list[str]:
     """The steps that all pods of the gang have behind them, in order."""
     if len(pods) < size:
         return []
-    tests = {
+    tests: dict[str, Callable[[Mapping[str, Any]], bool]] = {
         "pods created": lambda _: True,
         "nodes chosen and bound": lambda p: bool(p["spec"].get("nodeName")),
         "containers run": lambda p: p["status"].get("phase") == "Running",
