@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 from r1_operator.api.parse import parse
-from r1_operator.api.types import R1Deployment
+from r1_operator.api.types import Limits, R1Deployment, Topology
 from r1_operator.cli.main import main
+from r1_operator.cli.plan_command import COUNTS
 
 ROOT = Path(__file__).parents[2]
 RESOURCE = {
@@ -50,6 +51,16 @@ def test_every_choice_can_be_fixed_by_a_flag(capsys: pytest.CaptureFixture[str])
     assert (body["memoryFraction"], body["chunkedPrefillSize"], body["multiTokenPrediction"]) == (0.8, 65536, True)
 
 
+def test_flags_take_what_the_resource_takes() -> None:
+    """The bounds of the flags are those of the schema, which is too slow to load for them."""
+    schema = {**Topology.model_fields, **Limits.model_fields}
+    bounds = {"nodes": "nodes_per_replica", "attention_dp": "attention_data_parallel"}
+    for flag, name, least, most, _ in COUNTS:
+        field = bounds.get(name, name)
+        limits = {type(m).__name__: m for m in schema[field].metadata}
+        assert (limits["Ge"].ge, limits["Le"].le) == (least, most), flag
+
+
 def test_a_refusal_is_one_line_an_object_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--hardware", "H100x8", "--nodes", "1", "-o", "json"]) == 2
     shown = capsys.readouterr()
@@ -72,6 +83,10 @@ BAD = [
     ["--hardware", "H200x8", "--objective", "Fast"],
     ["--hardware", "H200x8", "--objective", "SLO"],
     ["--hardware", "H200x8", "--model-config", "missing.json"],
+    ["--hardware", "H100x8", "--nodes", "65"],
+    ["--hardware", "H200x8", "--input-tokens", "200000"],
+    ["--hardware", "H200x8", "--compare", "-o", "args"],
+    ["--hardware", "H200x8", "--disaggregated", "-o", "manifest"],
     ["-f", "missing.yaml"],
     [],
 ]
@@ -91,7 +106,7 @@ def test_bad_input_is_one_clear_line_and_nothing_half_printed(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not YAML"),
+        ("{", "not YAML: line"),
         ("kind: Pod", "exactly one"),
         (yaml.safe_dump(RESOURCE | {"spec": {}}), "required, but missing"),
     ],
@@ -120,11 +135,19 @@ def test_a_promise_in_the_resource_is_planned_for(tmp_path: Path, capsys: pytest
     assert json.loads(capsys.readouterr().out)["expected"]["tpotMilliseconds"] <= 40
 
 
-@pytest.mark.parametrize("objective", ["Throughput", "Latency"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--objective Throughput",
+        "--objective Latency",
+        "--tpot-ms 50",
+        "--memory-fraction-percent 80 --kv-cache-dtype fp8_e4m3 --attention-dp 8",
+    ],
+)
 def test_the_manifest_is_a_resource_that_gives_the_same_plan(
-    objective: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["plan", "--hardware", "H200x8", "--objective", objective]
+    asked = ["plan", "--hardware", "H200x8", *flags.split()]
     assert main([*asked, "-o", "manifest"]) == 0
     manifest = capsys.readouterr().out
     assert isinstance(parse(yaml.safe_load(manifest)), R1Deployment)

@@ -136,7 +136,12 @@ def test_a_fraction_that_cannot_hold_the_weights_is_refused_with_a_range_that_ca
 
 @pytest.mark.parametrize(
     ("hardware", "name", "near"),
-    [("H100x9", R1, "H100x8"), ("h200x8", R1, "H200x8"), ("H100x8", "deepseek-ai/DeepSeek-R1-0529", R1)],
+    [
+        ("H100x16", R1, "2 nodes"),
+        ("H10x8", R1, "H100x8"),
+        ("h200x8", R1, "H200x8"),
+        ("H100x8", "deepseek-ai/DeepSeek-R1-0529", R1),
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_near_one(hardware: str, name: str, near: str) -> None:
     refusal = plan(hardware, name)
@@ -238,6 +243,7 @@ def test_other_arguments_replace_the_planned_one_and_come_last() -> None:
         ({"kv_lora_rank": None}, "lacks kv_lora_rank"),
         ({"hidden_size": "7168"}, "hidden_size must be a whole number"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"first_k_dense_replace": 70}, "more than num_hidden_layers"),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
     ],
 )

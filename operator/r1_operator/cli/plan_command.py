@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from r1_operator.api.names import MAX_NODES_PER_REPLICA
 from r1_operator.planning.catalog import find_model, known_models
 from r1_operator.planning.disaggregate import split
 from r1_operator.planning.engine_args import SGLANG_VERSION, SGLANG_VERSIONS
@@ -17,7 +19,7 @@ from r1_operator.planning.hardware import built_in_hardware, built_in_profiles
 from r1_operator.planning.layout import AllToAll
 from r1_operator.planning.make import build, find_profile, plan_wishes, read_wishes, unknown_model
 from r1_operator.planning.model import Model, ModelConfigError, read_model
-from r1_operator.planning.overrides import KV_DTYPES, argument_problem
+from r1_operator.planning.overrides import KV_DTYPE, KV_DTYPES, with_value
 from r1_operator.planning.plan import Refusal
 from r1_operator.planning.search import Found, search
 from r1_operator.planning.wishes import Load, Slo, Wishes
@@ -28,16 +30,19 @@ BAD_INPUT = 2
 USUAL = Load()
 DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1-0528"
 
-# Flag, field of Wishes, and what it says.
-_COUNTS = (
-    ("--nodes", "nodes", "whole nodes of one replica"),
-    ("--tensor-parallel", "tensor_parallel", "ranks of one replica"),
-    ("--attention-dp", "attention_dp", "groups that share attention by request"),
-    ("--expert-parallel", "expert_parallel", "ranks over which the experts are spread"),
-    ("--context-length", "context_length", "longest prompt plus answer, in tokens"),
-    ("--max-running-requests", "max_running_requests", "requests decoded at once by one replica"),
-    ("--chunked-prefill-size", "chunked_prefill_size", "most prompt tokens of one prefill step of a replica"),
+# Flag, field of Wishes, the least and the most that the resource takes there, and what it says.
+COUNTS = (
+    ("--nodes", "nodes", 1, MAX_NODES_PER_REPLICA, "whole nodes of one replica"),
+    ("--tensor-parallel", "tensor_parallel", 1, 1024, "ranks of one replica"),
+    ("--attention-dp", "attention_dp", 1, 1024, "groups that share attention by request"),
+    ("--expert-parallel", "expert_parallel", 1, 1024, "ranks over which the experts are spread"),
+    ("--redundant-experts", "redundant_experts", 0, 256, "extra copies of busy experts"),
+    ("--context-length", "context_length", 64, 1_048_576, "longest prompt plus answer, in tokens"),
+    ("--max-running-requests", "max_running_requests", 1, 65_536, "requests decoded at once by one replica"),
+    ("--chunked-prefill-size", "chunked_prefill_size", 64, 1_048_576, "most prompt tokens of a replica's prefill step"),
 )
+MOST_MILLISECONDS = 600_000
+MOST_TOKENS = 1_048_576
 
 
 class InputError(Exception):
@@ -56,21 +61,26 @@ def add_to(commands: Any) -> None:
         "--model-config", metavar="FILE", help="config.json of a model the planner does not know by name"
     )
     parser.add_argument("--objective", choices=["Throughput", "Latency", "SLO"], help="what to prefer")
-    parser.add_argument("--ttft-ms", type=_count, metavar="MS", help="promise: time to the first token (objective SLO)")
-    parser.add_argument("--tpot-ms", type=_count, metavar="MS", help="promise: time per output token (objective SLO)")
-    for flag, name, text in _COUNTS:
-        parser.add_argument(flag, dest=name, type=_count, metavar="N", help=text)
-    parser.add_argument("--redundant-experts", type=_count_or_zero, metavar="N", help="extra copies of busy experts")
+    for flag, what in (("--ttft-ms", "to the first token"), ("--tpot-ms", "per output token")):
+        milliseconds = _whole(1, MOST_MILLISECONDS)
+        parser.add_argument(flag, type=milliseconds, metavar="MS", help=f"promise: time {what} (objective SLO)")
+    for flag, name, least, most, text in COUNTS:
+        parser.add_argument(flag, dest=name, type=_whole(least, most), metavar="N", help=text)
     parser.add_argument("--moe-a2a-backend", choices=[e.value for e in AllToAll], help="how tokens reach their experts")
-    parser.add_argument("--memory-fraction-percent", type=_count, metavar="N", help="weights and KV cache, of a GPU")
+    parser.add_argument(
+        "--memory-fraction-percent", type=_whole(1, 95), metavar="N", help="weights and KV cache, of a GPU"
+    )
     parser.add_argument("--kv-cache-dtype", choices=list(KV_DTYPES), help="how keys and values are stored")
     parser.add_argument("--mtp", choices=["on", "off"], help="multi-token prediction with the model's own draft layer")
     parser.add_argument(
         "--sglang-version", choices=SGLANG_VERSIONS, default=SGLANG_VERSION, help="whose arguments to print"
     )
     parser.add_argument("--disaggregated", action="store_true", help="plan prefill and decode groups of their own")
-    parser.add_argument("--input-tokens", type=_count, default=USUAL.input_tokens, metavar="N", help="mean prompt")
-    parser.add_argument("--output-tokens", type=_count, default=USUAL.output_tokens, metavar="N", help="mean answer")
+    for flag, usual, what in (
+        ("--input-tokens", USUAL.input_tokens, "mean prompt"),
+        ("--output-tokens", USUAL.output_tokens, "mean answer"),
+    ):
+        parser.add_argument(flag, type=_whole(1, MOST_TOKENS), default=usual, metavar="N", help=f"{what} ({usual})")
     parser.add_argument("-o", "--output", choices=["table", "json", "yaml", "args", "manifest"], default="table")
     parser.add_argument("--explain", action="store_true", help="print the arithmetic and what each choice beat")
     parser.add_argument("--compare", action="store_true", help="rank all layouts that work, over several node counts")
@@ -79,6 +89,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the plan. Exit code 2 for bad input and refusals; then stdout stays empty but for `-o json` and yaml."""
     try:
+        _check_views(options)
         wishes = _wishes(options)
     except InputError as error:
         print(f"r1 plan: {error}", file=sys.stderr)
@@ -96,8 +107,20 @@ def run(options: argparse.Namespace) -> int:
     plan = plan_wishes(wishes)
     if isinstance(plan, Refusal):
         return _refuse(plan, options.output)
-    print(plan_report.one(plan, options.output, explain=options.explain))
+    print(plan_report.one(plan, wishes, options.output, explain=options.explain))
     return 0
+
+
+def _check_views(options: argparse.Namespace) -> None:
+    """Views that exclude each other, told before anything is planned."""
+    if options.compare and options.disaggregated:
+        raise InputError("--compare ranks replicas that prefill and decode; leave out --disaggregated")
+    if options.compare and options.output in ("args", "manifest"):
+        raise InputError(f"--compare prints many layouts: use -o table, json or yaml, not {options.output}")
+    if options.disaggregated and options.output == "manifest":
+        raise InputError(
+            "an R1Deployment's replicas prefill and decode: with --disaggregated use -o args for each side"
+        )
 
 
 def _refuse(refusal: Refusal, output: str) -> int:
@@ -158,38 +181,43 @@ def _changed_subject(wishes: Wishes, options: argparse.Namespace) -> Wishes | Re
 
 
 def _with_flags(wishes: Wishes, options: argparse.Namespace) -> Wishes | Refusal:
-    fixed: dict[str, Any] = {
-        name: getattr(options, name) for _, name, _ in _COUNTS if getattr(options, name) is not None
-    }
-    fixed |= {
-        "load": Load(options.input_tokens, options.output_tokens),
-        "sglang_version": options.sglang_version,
-    }
-    if options.redundant_experts is not None:
-        fixed["redundant_experts"] = options.redundant_experts
+    names = [name for _, name, *_ in COUNTS if getattr(options, name) is not None]
+    fixed: dict[str, Any] = {name: getattr(options, name) for name in names}
+    fixed["sglang_version"] = options.sglang_version
     if options.moe_a2a_backend:
         fixed["all_to_all"] = AllToAll(options.moe_a2a_backend)
     if options.memory_fraction_percent is not None:
-        if options.memory_fraction_percent > 95:
-            raise InputError("--memory-fraction-percent must be at most 95: graphs and activations need the rest")
         fixed["memory_fraction"] = options.memory_fraction_percent / 100
     if options.mtp:
         fixed["draft"] = options.mtp == "on"
-    if options.objective:
-        fixed["goal"] = options.objective
+    fixed |= _promised(options)
+    if options.kv_cache_dtype:
+        extra = (KV_DTYPE, options.kv_cache_dtype)
+        fixed |= {"kv_itemsize": KV_DTYPES[options.kv_cache_dtype], "extra_args": with_value(wishes.extra_args, *extra)}
+    return _with_load(replace(wishes, **fixed), Load(options.input_tokens, options.output_tokens))
+
+
+def _promised(options: argparse.Namespace) -> dict[str, Any]:
+    """The objective, and the latencies promised under it."""
     if options.ttft_ms or options.tpot_ms:
         if options.objective not in (None, "SLO"):
             raise InputError(f"--ttft-ms and --tpot-ms are promises of --objective SLO, not of {options.objective}")
-        fixed |= {"goal": "SLO", "slo": Slo(options.ttft_ms, options.tpot_ms)}
-    elif options.objective == "SLO":
+        return {"goal": "SLO", "slo": Slo(options.ttft_ms, options.tpot_ms)}
+    if options.objective == "SLO":
         raise InputError("--objective SLO needs --ttft-ms, --tpot-ms or both")
-    if options.kv_cache_dtype:
-        extra = ("--kv-cache-dtype", options.kv_cache_dtype)
-        problem = argument_problem(extra)
-        if problem is not None:
-            return problem
-        fixed |= {"kv_itemsize": KV_DTYPES[options.kv_cache_dtype], "extra_args": (*wishes.extra_args, *extra)}
-    return replace(wishes, **fixed)
+    return {"goal": options.objective} if options.objective else {}
+
+
+def _with_load(wishes: Wishes, load: Load) -> Wishes:
+    """The requests to plan for. What is asked for must fit the context; the usual load is only what to judge by."""
+    most = wishes.context_length or wishes.model.architecture.context
+    tokens = load.input_tokens + load.output_tokens
+    if load != USUAL and tokens > most:
+        raise InputError(
+            f"--input-tokens {load.input_tokens} and --output-tokens {load.output_tokens} are {tokens} together, more "
+            f"than the context of {most}; lower them"
+        )
+    return replace(wishes, load=load)
 
 
 def _model(options: argparse.Namespace) -> Model | Refusal:
@@ -201,19 +229,23 @@ def _model(options: argparse.Namespace) -> Model | Refusal:
     if not isinstance(config, Mapping):
         raise InputError(f"{path}: not a JSON object")
     try:
-        return read_model(options.model or path.parent.name or str(path), config, str(path))
+        return read_model(options.model or path.resolve().parent.name, config, str(path))
     except ModelConfigError as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def _from_resource(name: str) -> Wishes | Refusal:
-    import yaml  # not needed when only flags are given
+    # Only here, for their imports take longer than planning. Looking for pydantic's plugins, of which there are none,
+    # would read the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    import yaml
 
     from r1_operator.api.parse import parse
     from r1_operator.api.types import R1Deployment
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     path = Path("/dev/stdin") if name == "-" else Path(name)
-    documents = _read(path, lambda text: list(yaml.safe_load_all(text)), "YAML")
+    documents = _read(path, lambda text: list(yaml.load_all(text, loader)), "YAML")
     resources = [d for d in documents if isinstance(d, Mapping) and d.get("kind") == "R1Deployment"]
     if len(resources) != 1:
         raise InputError(f"{name}: {len(resources)} objects of kind R1Deployment, and exactly one is needed")
@@ -230,8 +262,15 @@ def _read(path: Path, decode: Any, form: str) -> Any:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except Exception as error:
-        line = str(error).splitlines()[0]
-        raise InputError(f"{path}: not {form}: {line}") from None
+        raise InputError(f"{path}: not {form}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    """YAML's errors tell what and where over several lines; others begin with what matters."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        return f"line {mark.line + 1}: {problem}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _as_flag(field: str) -> str:
@@ -258,19 +297,16 @@ _FLAGS = {
 }
 
 
-def _count(text: str) -> int:
-    return _whole(text, 1)
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers between the two."""
 
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
+        return value
 
-def _count_or_zero(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
-    return value
+    return read

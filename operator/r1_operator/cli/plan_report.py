@@ -7,21 +7,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from r1_operator.api.names import API_VERSION, KIND
 from r1_operator.planning.disaggregate import Disaggregated
 from r1_operator.planning.plan import Plan, Refusal
 from r1_operator.planning.units import gib
+from r1_operator.planning.wishes import Wishes
 
 CONTEXTS = (4096, 32768)
 
 
-def one(plan: Plan, output: str, *, explain: bool) -> str:
-    """One plan in the chosen form."""
+def one(plan: Plan, wishes: Wishes, output: str, *, explain: bool) -> str:
+    """One plan in the chosen form. `wishes` is what it was planned from."""
     if output in ("json", "yaml"):
         return dump(as_object(plan), output)
     if output == "args":
         return shlex.join(plan.engine_args)
     if output == "manifest":
-        return dump(manifest(plan), "yaml")
+        return dump(manifest(plan, wishes), "yaml")
     return table(plan) + ("\n\n" + arithmetic(plan) if explain else "")
 
 
@@ -34,8 +36,6 @@ def disaggregated(pair: Disaggregated, output: str, *, explain: bool) -> str:
         return dump(body | {"reasons": [str(reason) for reason in pair.reasons]}, output)
     if output == "args":
         return "\n".join(f"{side}: {shlex.join(plan.engine_args)}" for side, (plan, _) in groups.items())
-    if output == "manifest":
-        return "# An R1Deployment describes aggregated replicas: use the arguments of `-o args` for each side."
     sections = [
         f"{side.capitalize()}: {count} group{'s' * (count > 1)} of\n{table(plan)}" + _explained(plan, explain)
         for side, (plan, count) in groups.items()
@@ -189,29 +189,32 @@ def refused(refusal: Refusal) -> dict[str, Any]:
     return {"refused": {"field": refusal.field, "message": refusal.message, "remedy": refusal.remedy}}
 
 
-def manifest(plan: Plan) -> dict[str, Any]:
+def manifest(plan: Plan, wishes: Wishes) -> dict[str, Any]:
     """An R1Deployment that fixes what the plan chose."""
-    topology: dict[str, Any] = {"nodesPerReplica": plan.nodes_per_replica, "tensorParallel": plan.tensor_parallel}
-    topology["attentionDataParallel"] = plan.attention_data_parallel
-    topology["expertParallel"] = plan.expert_parallel
-    topology["redundantExperts"] = plan.redundant_experts
-    topology["moeA2aBackend"] = plan.layout.all_to_all.value
-    return {
-        "apiVersion": "r1operator.dev/v1alpha1",
-        "kind": "R1Deployment",
-        "metadata": {"name": "r1"},
-        "spec": {
-            "model": {"name": plan.model, "weights": {"persistentVolumeClaim": {"claimName": "r1-weights"}}},
-            "hardware": plan.hardware,
-            "objective": "Latency" if plan.layout.draft else "Throughput",
-            "topology": topology,
-            "limits": {
-                "contextLength": plan.limits.context_length,
-                "maxRunningRequests": plan.limits.max_running_requests,
-                "chunkedPrefillSize": plan.limits.chunked_prefill_size,
-            },
-        },
+    limits: dict[str, Any] = {
+        "contextLength": plan.limits.context_length,
+        "maxRunningRequests": plan.limits.max_running_requests,
+        "chunkedPrefillSize": plan.limits.chunked_prefill_size,
     }
+    if wishes.memory_fraction is not None:
+        limits["memoryFractionPercent"] = round(100 * wishes.memory_fraction)
+    spec: dict[str, Any] = {
+        "model": {"name": plan.model, "weights": {"persistentVolumeClaim": {"claimName": "r1-weights"}}},
+        "hardware": plan.hardware,
+        "objective": "Latency" if plan.layout.draft else "Throughput",
+        "topology": {
+            "nodesPerReplica": plan.nodes_per_replica,
+            "tensorParallel": plan.tensor_parallel,
+            "attentionDataParallel": plan.attention_data_parallel,
+            "expertParallel": plan.expert_parallel,
+            "redundantExperts": plan.redundant_experts,
+            "moeA2aBackend": plan.layout.all_to_all.value,
+        },
+        "limits": limits,
+    }
+    if wishes.extra_args:
+        spec["engine"] = {"args": list(wishes.extra_args)}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "r1"}, "spec": spec}
 
 
 def dump(value: Mapping[str, Any] | Sequence[Any], form: str) -> str:

@@ -150,6 +150,15 @@ def find_profile(name: str, inline: Hardware | None, profiles: Mapping[str, Hard
         )
     if name in profiles:
         return profiles[name]
+    kind, _, count = name.rpartition("x")
+    whole = f"{kind}x{GPUS_OF_A_WHOLE_NODE}"
+    if whole in profiles and count.isdecimal() and int(count) > GPUS_OF_A_WHOLE_NODE:
+        nodes = -(-int(count) // GPUS_OF_A_WHOLE_NODE)
+        return Refusal(
+            "spec.hardware",
+            f"{name!r} is not known: a profile is one node of at most {GPUS_OF_A_WHOLE_NODE} GPUs",
+            f"use {whole} and, to fix their number, {nodes} nodes per replica",
+        )
     return _unknown("spec.hardware", name, tuple(profiles), "or describe it in spec.hardwareProfile")
 
 

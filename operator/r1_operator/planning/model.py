@@ -112,10 +112,13 @@ def _mla_moe(name: str, config: Mapping[str, object]) -> MlaMoe:
     count = _Counts(name, config)
     if config.get("moe_layer_freq", 1) != 1:
         raise ModelConfigError(f"{name}: moe_layer_freq must be 1; every layer after the dense ones has experts")
+    layers, dense = count("num_hidden_layers"), count("first_k_dense_replace", least=0)
+    if dense > layers:
+        raise ModelConfigError(f"{name}: first_k_dense_replace is {dense}, more than num_hidden_layers {layers}")
     return MlaMoe(
         hidden=count("hidden_size"),
-        layers=count("num_hidden_layers"),
-        dense_layers=count("first_k_dense_replace", least=0),
+        layers=layers,
+        dense_layers=dense,
         heads=count("num_attention_heads"),
         q_lora=count("q_lora_rank"),
         kv_lora=count("kv_lora_rank"),
@@ -177,7 +180,7 @@ def _rope_rows(config: Mapping[str, object], context: int) -> int:
         return context
     original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
     if isinstance(original, int) and isinstance(factor, int | float):
-        return int(original * factor)
+        return max(context, int(original * factor))
     return context
 
 

@@ -83,6 +83,16 @@ def value_of(arguments: tuple[str, ...], flag: str) -> str | None:
     return found
 
 
+def with_value(arguments: tuple[str, ...], flag: str, value: str) -> tuple[str, ...]:
+    """The arguments with `flag value` in place of any other value of that flag."""
+    kept: list[str] = []
+    for index, word in enumerate(arguments):
+        told_apart = index > 0 and arguments[index - 1] == flag
+        if word != flag and not told_apart and not word.startswith(flag + "="):
+            kept.append(word)
+    return (*kept, flag, value)
+
+
 def count_of(arguments: tuple[str, ...], flag: str) -> int | None:
     """The whole number that `argument_problem` has found to follow the flag, or None without the flag."""
     value = value_of(arguments, flag)
