@@ -86,6 +86,7 @@ class MemberRole:
                     if error.status in (401, 409):
                         why = "another token" if error.status == 401 else "another attempt or node index"
                         self.node.fail(Exit.CONFIGURATION, "GangRefused", f"Node 0 has {why}; restart the whole gang.")
+                        self._verdict.set()  # node 0 will not talk to us
                         return
                     await asyncio.sleep(0.5)
                 except (aiohttp.ClientError, TimeoutError, OSError):
