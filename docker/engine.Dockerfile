@@ -19,6 +19,8 @@ RUN python -c "import sglang.version as v; assert v.__version__ == '0.5.23', v._
 WORKDIR /
 # The user stays the base image's, root: kernels that it compiled lie in its home, and RDMA pins memory by a capability
 # (IPC_LOCK) that Kubernetes gives to root only. The pod drops all others.
+# What SGLang compiles itself (DeepGEMM, Triton, CuTe, FlashInfer …) goes to SGLANG_CACHE_DIR, /root/.cache/sglang, and
+# ends with the pod. An image derived from this one can carry it: docs/design/engine.md, "Compiled kernels".
 ENV PYTHONUNBUFFERED=1
 EXPOSE 30000 8500
 CMD ["python", "-m", "r1_engine"]
