@@ -9,6 +9,7 @@ from typing import Any
 
 from r1_operator.api.names import API_VERSION, KIND
 from r1_operator.planning.disaggregate import Disaggregated
+from r1_operator.planning.performance import ESTIMATE_ERROR
 from r1_operator.planning.plan import Plan, Refusal
 from r1_operator.planning.units import gib
 from r1_operator.planning.wishes import Wishes
@@ -103,7 +104,10 @@ def table(plan: Plan) -> str:
         latency = [f"TTFT {expected.ttft_ms:.0f} ms"] * (plan.role != "Decode")
         latency += [f"TPOT {expected.tpot_ms:.0f} ms"] * (plan.role != "Prefill")
         rows.append(
-            ("Expected (±30%)", f"{expected.tokens_per_second:,.0f} {unit} · {' · '.join(latency)} · for {load}")
+            (
+                f"Expected (±{100 * ESTIMATE_ERROR:.0f}%)",
+                f"{expected.tokens_per_second:,.0f} {unit} · {' · '.join(latency)} · for {load}",
+            )
         )
         rows.append(("Bound by", expected.bound_by))
     rows.append((f"SGLang {plan.sglang_version}", shlex.join(plan.engine_args)))
@@ -179,6 +183,7 @@ def as_object(plan: Plan) -> dict[str, Any]:
             "inputTokens": expected.input_tokens,
             "outputTokens": expected.output_tokens,
             "boundBy": expected.bound_by,
+            "errorPercent": round(100 * ESTIMATE_ERROR),
         },
         "reasons": [str(reason) for reason in plan.reasons],
     }
