@@ -104,7 +104,7 @@ class Limits(_Frozen):
     """
 
     beat: Annotated[float, Field(gt=0)] = 1.0
-    lease: Annotated[float, Field(gt=0)] = 9.0
+    lease: Annotated[float, Field(gt=0)] = 11.0
     probe: Annotated[float, Field(gt=0)] = 2.0
     hang: Annotated[float, Field(gt=0)] = 11.0
     starved: Annotated[float, Field(ge=0)] = 60.0

@@ -87,6 +87,10 @@ def test_a_gang_starts_answers_and_drains() -> None:
         assert status["gpus"]["available"] is False
         assert "GPU" in status["gpus"]["message"] or "NVML" in status["gpus"]["message"]
         print("timings", status["timings"])
+        for pod in gang.pods:  # what `ray_start` leaves out, by Ray's internals, is really left out
+            assert pod.finds("raylet/raylet")
+            assert not pod.finds("dashboard/dashboard.py")
+            assert not pod.finds("ray.util.client.server")
 
         message = gang.chat("Which is larger, 9.8 or 9.11?")
         assert message["reasoning_content"].strip()
