@@ -127,6 +127,21 @@ def test_a_resource_is_planned_and_a_flag_wins_over_it(tmp_path: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["nodesPerReplica"] == 4
 
 
+def test_profiles_of_the_chart_are_planned_for_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, profiles = tmp_path / "r1.yaml", tmp_path / "profiles.yaml"
+    own = {"name": "H200-air", "gpusPerNode": 8, "memoryMib": 143771, "usableMemoryMib": 139000}
+    own |= {"computeCapability": 90, "bf16Tflops": 800, "fp8Tflops": 1600, "memoryBandwidthGbytesPerSecond": 4800}
+    own |= {"nvlinkGbytesPerSecond": 450, "networkGbitsPerSecond": 3200, "source": "measured here"}
+    profiles.write_text(yaml.safe_dump([own]))
+    path.write_text(yaml.safe_dump(RESOURCE | {"spec": RESOURCE["spec"] | {"hardware": "H200-air"}}))  # type: ignore[operator]
+    for asked in (["-f", str(path)], ["--hardware", "H200-air"]):
+        assert main(["plan", *asked, "--hardware-profiles", str(profiles), "-o", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["hardware"] == "H200-air"
+    profiles.write_text(yaml.safe_dump([own | {"gpusPerNode": 0}]))
+    assert main(["plan", "--hardware", "H200-air", "--hardware-profiles", str(profiles)]) == 2
+    assert "[0].gpusPerNode" in capsys.readouterr().err
+
+
 def test_a_promise_in_the_resource_is_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "r1.yaml"
     promise = {"objective": "SLO", "slo": {"tpotMilliseconds": 40}}

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from r1_operator.api.names import MAX_NODES_PER_REPLICA
-from r1_operator.planning.catalog import find_model, known_models
 from r1_operator.planning.disaggregate import split
 from r1_operator.planning.engine_args import SGLANG_VERSION, SGLANG_VERSIONS
-from r1_operator.planning.hardware import built_in_hardware, built_in_profiles
 from r1_operator.planning.layout import AllToAll
-from r1_operator.planning.make import build, find_profile, plan_wishes, read_wishes, unknown_model
-from r1_operator.planning.model import Model, ModelConfigError, read_model
+from r1_operator.planning.make import build, find_profile, plan_wishes
 from r1_operator.planning.overrides import KV_DTYPE, KV_DTYPES, with_value
 from r1_operator.planning.plan import Refusal
 from r1_operator.planning.search import Found, search
 from r1_operator.planning.wishes import Load, Slo, Wishes
 
-from . import plan_report
+from . import plan_input, plan_report
+from .plan_input import InputError
 
 BAD_INPUT = 2
 USUAL = Load()
@@ -45,10 +40,6 @@ MOST_MILLISECONDS = 600_000
 MOST_TOKENS = 1_048_576
 
 
-class InputError(Exception):
-    """Bad input: the message is one line for the user."""
-
-
 def add_to(commands: Any) -> None:
     """The `plan` command's flags."""
     parser = commands.add_parser(
@@ -56,6 +47,9 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("-f", "--filename", help="an R1Deployment in YAML or JSON; '-' reads standard input")
     parser.add_argument("--hardware", help="hardware profile, e.g. H100x8")
+    parser.add_argument(
+        "--hardware-profiles", metavar="FILE", help="YAML list of profiles of your own, as in the chart"
+    )
     parser.add_argument("--model", help=f"a known model (default {DEFAULT_MODEL}), or any name with --model-config")
     parser.add_argument(
         "--model-config", metavar="FILE", help="config.json of a model the planner does not know by name"
@@ -146,38 +140,26 @@ def _compare(wishes: Wishes, output: str) -> int:
 
 def _wishes(options: argparse.Namespace) -> Wishes | Refusal:
     """What the resource and the flags fix; a flag wins over the resource."""
-    wishes = _from_resource(options.filename) if options.filename else None
+    if not options.filename and not options.hardware:
+        raise InputError("give --hardware, e.g. --hardware H100x8, or a resource with -f")
+    profiles = plan_input.hardware_profiles(options.hardware_profiles)
+    wishes = plan_input.wishes_of_resource(options.filename, profiles) if options.filename else None
     if isinstance(wishes, Refusal):
         return wishes
+    profile = find_profile(options.hardware, None, profiles) if options.hardware else None
+    if isinstance(profile, Refusal):
+        return profile
+    named = options.model or options.model_config
+    model = plan_input.model(options.model, options.model_config, DEFAULT_MODEL) if named or not wishes else None
+    if isinstance(model, Refusal):
+        return model
     if wishes is None:
-        if not options.hardware:
-            raise InputError("give --hardware, e.g. --hardware H100x8, or a resource with -f")
-        profile = find_profile(options.hardware, None, built_in_hardware())
-        model = _model(options)
-        if isinstance(profile, Refusal) or isinstance(model, Refusal):
-            return profile if isinstance(profile, Refusal) else model  # type: ignore[return-value]
+        assert profile is not None
+        assert model is not None
         wishes = Wishes(model=model, profile=profile)
     else:
-        changed = _changed_subject(wishes, options)
-        if isinstance(changed, Refusal):
-            return changed
-        wishes = changed
+        wishes = replace(wishes, profile=profile or wishes.profile, model=model or wishes.model)
     return _with_flags(wishes, options)
-
-
-def _changed_subject(wishes: Wishes, options: argparse.Namespace) -> Wishes | Refusal:
-    """--hardware and --model beside a resource."""
-    if options.hardware:
-        profile = find_profile(options.hardware, None, built_in_hardware())
-        if isinstance(profile, Refusal):
-            return profile
-        wishes = replace(wishes, profile=profile)
-    if options.model or options.model_config:
-        model = _model(options)
-        if isinstance(model, Refusal):
-            return model
-        wishes = replace(wishes, model=model)
-    return wishes
 
 
 def _with_flags(wishes: Wishes, options: argparse.Namespace) -> Wishes | Refusal:
@@ -218,59 +200,6 @@ def _with_load(wishes: Wishes, load: Load) -> Wishes:
             f"than the context of {most}; lower them"
         )
     return replace(wishes, load=load)
-
-
-def _model(options: argparse.Namespace) -> Model | Refusal:
-    name = options.model or DEFAULT_MODEL
-    if not options.model_config:
-        return find_model(name) or unknown_model("spec.model.name", name, known_models())
-    path = Path(options.model_config)
-    config = _read(path, lambda text: json.loads(text), "JSON")
-    if not isinstance(config, Mapping):
-        raise InputError(f"{path}: not a JSON object")
-    try:
-        return read_model(options.model or path.resolve().parent.name, config, str(path))
-    except ModelConfigError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _from_resource(name: str) -> Wishes | Refusal:
-    # Only here, for their imports take longer than planning. Looking for pydantic's plugins, of which there are none,
-    # would read the metadata of every installed package.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    import yaml
-
-    from r1_operator.api.parse import parse
-    from r1_operator.api.types import R1Deployment
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    path = Path("/dev/stdin") if name == "-" else Path(name)
-    documents = _read(path, lambda text: list(yaml.load_all(text, loader)), "YAML")
-    resources = [d for d in documents if isinstance(d, Mapping) and d.get("kind") == "R1Deployment"]
-    if len(resources) != 1:
-        raise InputError(f"{name}: {len(resources)} objects of kind R1Deployment, and exactly one is needed")
-    parsed = parse(resources[0])
-    if not isinstance(parsed, R1Deployment):
-        problem = parsed[0]
-        raise InputError(f"{name}: {problem.field}: {problem.message}; {problem.remedy}")
-    return read_wishes(parsed.spec, built_in_profiles())
-
-
-def _read(path: Path, decode: Any, form: str) -> Any:
-    try:
-        return decode(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except Exception as error:
-        raise InputError(f"{path}: not {form}: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    """YAML's errors tell what and where over several lines; others begin with what matters."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is not None and problem:
-        return f"line {mark.line + 1}: {problem}"
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _as_flag(field: str) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from .model import Model, read_model
 
 TINY = "r1-operator/tiny-r1"
+MODELS = Path(__file__).with_name("models")
 
 
 @cache
 def _entries() -> Mapping[str, Mapping[str, str]]:
-    text = files(__package__).joinpath("models", "catalog.json").read_text(encoding="utf-8")
+    text = (MODELS / "catalog.json").read_text(encoding="utf-8")
     return {entry["name"]: entry for entry in json.loads(text)}
 
 
@@ -29,5 +30,5 @@ def find_model(name: str) -> Model | None:
     entry = _entries().get(name)
     if entry is None:
         return None
-    text = files(__package__).joinpath("models", entry["config"]).read_text(encoding="utf-8")
+    text = (MODELS / entry["config"]).read_text(encoding="utf-8")
     return read_model(name, json.loads(text), entry["source"])

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,7 +77,7 @@ def built_in_profiles() -> Mapping[str, HardwareProfile]:
 
 def _entries() -> list[dict[str, Any]]:
     """Profiles in the resource's spelling. A smaller machine has its share of the node's network."""
-    cards = json.loads(files(__package__).joinpath("hardware.json").read_text(encoding="utf-8"))
+    cards = json.loads(Path(__file__).with_name("hardware.json").read_text(encoding="utf-8"))
     return [_entry(card, size) for card in cards for size in card["gpusPerNode"]]
 
 

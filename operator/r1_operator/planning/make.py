@@ -31,7 +31,7 @@ def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile] | 
     return wishes if isinstance(wishes, Refusal) else plan_wishes(wishes)
 
 
-def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile]) -> Wishes | Refusal:
+def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wishes | Refusal:
     """What the spec fixes, in the planner's terms."""
     profile = find_profile(spec.hardware, spec.hardware_profile, profiles)
     if isinstance(profile, Refusal):
