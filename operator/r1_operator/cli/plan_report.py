@@ -170,6 +170,7 @@ def as_object(plan: Plan) -> dict[str, Any]:
         "weightPartsPerGpu": {part.name: part.bytes for part in plan.memory.weights},
         "kvTokensPerRank": plan.kv_tokens_per_rank,
         "kvTokensPerReplica": plan.kv_tokens_per_replica,
+        "requestsAtContext": {str(context): plan.requests_at(context) for context in CONTEXTS},
         "engineVersion": plan.sglang_version,
         "engineArgs": list(plan.engine_args),
         "env": dict(plan.env),

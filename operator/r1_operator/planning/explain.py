@@ -24,7 +24,9 @@ def reasons(wishes: Wishes, found: Found) -> tuple[Reason, ...]:
         listed.append(_fixed(wishes.draft) or _draft(wishes))
     listed += [_fraction(wishes, best), _context(wishes, best), _running(wishes, best)]
     if wishes.profile.device != "Cpu":
-        listed.append(_chunk(wishes, best))
+        listed += [_chunk(wishes, best), _pages(wishes, best)]
+        if wishes.role != "Prefill":
+            listed.append(_graphs(wishes, best))
         if not isinstance(wishes.model.architecture, Dense) and prefix_chunk(best.layout) < SGLANG_PREFIX_CHUNK:
             listed.append(_prefix(best))
     if wishes.extra_args:
@@ -159,6 +161,21 @@ def _chunk(wishes: Wishes, best: Candidate) -> Reason:
         return Reason("prefill chunk", value, "fixed by the user")
     per_rank = best.limits.chunked_prefill_size // best.layout.attention_dp
     return Reason("prefill chunk", value, f"{per_rank} tokens on each attention rank: SGLang divides the total by them")
+
+
+def _pages(wishes: Wishes, best: Candidate) -> Reason:
+    if isinstance(wishes.model.architecture, Dense):
+        return Reason("page size", str(best.limits.page_size), "SGLang's own for grouped-query attention")
+    return Reason(
+        "page size", str(best.limits.page_size), "the block that FlashMLA reads and KV transfer sends", ("1",)
+    )
+
+
+def _graphs(wishes: Wishes, best: Candidate) -> Reason:
+    value = str(best.limits.graph_batch)
+    if wishes.graph_batch is not None:
+        return Reason("decode graphs up to", value, "fixed by the user")
+    return Reason("decode graphs up to", value, "requests of one attention rank: no batch decodes without a graph")
 
 
 def _prefix(best: Candidate) -> Reason:
