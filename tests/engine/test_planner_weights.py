@@ -25,7 +25,7 @@ LIMITS = Limits(16384, 256, 8192, 1, 64)
 H100 = {"label": "NVIDIA H100 80GB HBM3", "memoryMib": 81559, "capability": 90}
 
 R1, BF16, W4A8 = "deepseek-ai/DeepSeek-R1", "unsloth/DeepSeek-R1-BF16", "Barrrrry/DeepSeek-R1-W4AFP8"
-LAYERS = 5  # three dense and two with experts; FULL are built whole
+LAYERS = 4  # three dense and one with experts; FULL are built whole
 DISTILL = "deepseek-ai/DeepSeek-R1-Distill-"
 CASES: list[tuple[str, Layout]] = [
     (R1, Layout(8)),  # fused shared expert, everything split
@@ -33,10 +33,8 @@ CASES: list[tuple[str, Layout]] = [
     (R1, Layout(8, 4)),
     (R1, Layout(8, 2, 8)),  # experts spread without all-to-all: shared expert split
     (R1, Layout(8, 8, 8, 0, DEEPEP)),  # shared expert whole
-    (R1, Layout(8, 8, 8, 0, DEEPEP, dp_lm_head=True)),
     (R1, Layout(16)),
-    (R1, Layout(16, 2)),
-    (R1, Layout(16, 16, 4)),
+    (R1, Layout(16, 16, 4)),  # experts spread and cut
     (R1, Layout(16, 8, 16, 0, DEEPEP)),
     (R1, Layout(16, 16, 16, 0, DEEPEP)),
     (R1, Layout(16, 16, 16, 32, DEEPEP, dp_lm_head=True, dense_tp_one=True)),
@@ -47,19 +45,27 @@ CASES: list[tuple[str, Layout]] = [
     (W4A8, Layout(8, 8, 8, 0, DEEPEP, dp_lm_head=True)),
     (BF16, Layout(32)),
     (BF16, Layout(32, 32, 32, 0, DEEPEP, dp_lm_head=True, dense_tp_one=True)),
-    (DISTILL + "Qwen-1.5B", Layout(1)),
-    (DISTILL + "Qwen-7B", Layout(4)),
+    (DISTILL + "Qwen-1.5B", Layout(4)),  # fewer key-value heads than ranks
     (DISTILL + "Qwen-14B", Layout(2)),
     (DISTILL + "Qwen-32B", Layout(8)),
     (DISTILL + "Llama-8B", Layout(1)),
     (DISTILL + "Llama-70B", Layout(8)),
 ]
+# Whole models too, once of each architecture's kind: that layers beyond LAYERS are alike is not taken on trust.
 FULL = [
-    (R1, Layout(8)),
     (R1, Layout(16, 16, 16, 32, DEEPEP, dp_lm_head=True, dense_tp_one=True)),
     (DISTILL + "Qwen-1.5B", Layout(1)),
 ]
-DRAFTS = [pair for pair in CASES if pair[0] in (R1, W4A8, BF16)]
+# The draft's branches: split or whole attention, fused, split and whole shared expert, head in the group, each storage.
+DRAFTS = [
+    (R1, Layout(8)),
+    (R1, Layout(8, 4)),
+    (R1, Layout(8, 2, 8)),
+    (R1, Layout(16, 16, 16, 0, DEEPEP)),
+    (R1, Layout(32, 32, 32, 32, DEEPEP, dp_lm_head=True, dense_tp_one=True)),
+    (W4A8, Layout(8)),
+    (BF16, Layout(32)),
+]
 
 
 Built = dict[tuple[str, str], dict[str, int]]
