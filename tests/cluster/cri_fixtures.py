@@ -29,6 +29,10 @@ NETWORK = (
     "ip addr add 10.244.0.1/16 dev br0; ip link set br0 up"
 )
 
+STAY = '"$@"; exit $?'
+"""The shell remains the namespace's first process and reaps orphans, as a node's does. A command that was killed in a
+container would else stay a zombie, and the kernel ends no process namespace that still holds one."""
+
 IMAGES = {
     "entry:dev": {"entrypoint": ["printf", "%s\\n", "entry point"], "command": ["and command"]},
     "r1-operator:dev": {
@@ -163,7 +167,7 @@ def running(mode: str, directory: Path) -> Iterator[Runtime]:
     ]
     with (directory / "runtime.log").open("wb") as log:
         process = subprocess.Popen(
-            [*unshare(mode), "sh", "-ec", f'{NETWORK}; exec "$@"', "sh", *command], cwd=ROOT, stdout=log, stderr=log
+            [*unshare(mode), "sh", "-ec", f"{NETWORK}; {STAY}", "sh", *command], cwd=ROOT, stdout=log, stderr=log
         )
     try:
         eventually(socket.exists, seconds=60)
