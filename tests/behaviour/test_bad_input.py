@@ -25,7 +25,7 @@ def test_an_apply_is_refused_with_the_field_reason_and_remedy(deploy: Deploy) ->
             {"topology": {"tensorParallel": 3, "nodesPerReplica": 2}},
             "tensorParallel is not a multiple of nodesPerReplica",
         ),
-        ({"engine": {"args": ["--tp-size", "4"]}}, "spec.topology.tensorParallel"),
+        ({"engine": {"args": ["--tp-size", "4"]}}, "set the field of spec.topology or spec.limits instead"),
     ):
         with pytest.raises(ClusterError, match=re.escape(told)):
             deploy(**wrong)

@@ -22,7 +22,7 @@ def node(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "status": {"allocatable": {GPU: "8"}, "conditions": conditions}}
 
 
-def pod(gang: str, index: int) -> dict[str, Any]:
+def pod(gang: str, index: int, namespace: str = "ns") -> dict[str, Any]:
     labels = {
         "app.kubernetes.io/component": "engine",
         "r1operator.dev/gang": gang,
@@ -31,7 +31,7 @@ def pod(gang: str, index: int) -> dict[str, Any]:
     }
     name = f"{gang}-{index}"
     return {
-        "metadata": {"name": name, "namespace": "ns", "uid": f"uid-{name}", "labels": labels},
+        "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{namespace}-{name}", "labels": labels},
         "spec": {
             "schedulingGates": [{"name": "r1operator.dev/gang"}],
             "containers": [{"name": "engine", "resources": {"requests": {GPU: "8"}}}],
@@ -117,3 +117,14 @@ async def test_a_placed_gang_keeps_its_nodes_before_the_scheduler_has_bound_it()
     assert waits.message == (
         "needs 2 whole free nodes with 8 nvidia.com/gpu each: 0 of 2 nodes are free (2 nvidia.com/gpu in use)"
     )
+
+
+async def test_a_gang_of_another_namespace_keeps_its_nodes_although_it_has_the_same_name() -> None:
+    theirs = [pod("r1-0-0", i, "theirs") for i in (0, 1)]
+    for member, name in zip(theirs, ("n1", "n2"), strict=True):
+        member["spec"] |= {"schedulingGates": [], "nodeName": name}
+    api = ApiServer(["n1", "n2", "n3", "n4"], theirs)
+    ours = [pod("r1-0-0", i) for i in (0, 1)]
+    api.objects[PODS] = [*ours, *theirs]
+    (placed,) = await api.placer().place("ns", gangs_of(ours), SHAPE)
+    assert placed == Placement("r1-0-0", ("n3", "n4"))

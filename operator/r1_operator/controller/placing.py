@@ -39,19 +39,18 @@ class Placer:
             return ()
         async with self._turn:
             requests = [Request(g.name, shape, {m.index: m.pinned for m in g.members if m.pinned}) for g in gangs]
-            results = place(requests, self._nodes(frozenset(g.name for g in gangs)))
+            results = place(requests, self._nodes(frozenset((namespace, g.name) for g in gangs)))
             for gang, result in zip(gangs, results, strict=True):
                 if isinstance(result, Placement):
                     await self._carry_out(namespace, gang, result)
             return results
 
-    def _nodes(self, without: frozenset[str]) -> tuple[Node, ...]:
-        """Nodes with what is used, not counting pods of the gangs in `without` (their pins speak for them)."""
-        pods = [
-            pod
-            for pod in self._cache.snapshot(PODS)
-            if (pod["metadata"].get("labels") or {}).get(names.LABEL_GANG) not in without
-        ]
+    def _nodes(self, without: frozenset[tuple[str, str]]) -> tuple[Node, ...]:
+        """Nodes with what is used, not counting pods of the gangs in `without` (their pins speak for them).
+
+        `without`: namespace and name; gangs of two namespaces may well have the same name.
+        """
+        pods = [pod for pod in self._cache.snapshot(PODS) if _gang_of(pod) not in without]
         return nodes_of(self._cache.snapshot(NODES), pods)
 
     async def _carry_out(self, namespace: str, gang: Gang, placement: Placement) -> None:
@@ -87,3 +86,8 @@ class Placer:
             {"op": "remove", "path": path},
         ]
         self._cache.remember(await self._client.patch_json(PODS, namespace, pod, operations))
+
+
+def _gang_of(pod: JsonObject) -> tuple[str, str | None]:
+    metadata = pod["metadata"]
+    return metadata.get("namespace", ""), (metadata.get("labels") or {}).get(names.LABEL_GANG)
