@@ -153,7 +153,7 @@ MODES = ("root", "user-namespace")
 def running(mode: str, directory: Path) -> Iterator[Runtime]:
     """A runtime with its files in `directory`; skips the test where this machine allows no such namespaces."""
     if not works(mode):
-        pytest.skip(f"this machine does not allow {mode} namespaces, or bubblewrap is not installed")
+        pytest.skip(f"{mode}: needs {'root' if mode == 'root' else 'user namespaces'} and bubblewrap")
     socket, catalogue = directory / "cri.sock", directory / "images.json"
     catalogue.write_text(json.dumps(IMAGES))
     command = [
