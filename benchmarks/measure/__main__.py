@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +31,30 @@ _STAND_IN = {
 }
 
 
-def measure(stand_in: bool) -> dict[str, Any]:
-    """All figures, on a cluster of its own that is gone on return."""
+def measure(stand_in: bool) -> Iterator[dict[str, Any]]:
+    """Figures so far, after each part, on a cluster of its own that is gone in the end."""
     manifest = tiny_manifest("r1", **({"engine": _STAND_IN} if stand_in else {}))
     rank = "r1_engine" if stand_in else "sglang::scheduler"
+    figures: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} at the start",
+        "engine": "stand-in" if stand_in else "SGLang on processor cores, 2 nodes, TP 2, attention DP 2, EP 2",
+    }
     with Cluster.start(ClusterConfig(name=f"measure-{os.getpid()}", nodes=2, gpus_per_node=1), report=_say) as cluster:
         _say("installing the operator")
         install_operator(cluster)
         with deployed(cluster, "measure", manifest) as site:
             _say("apply → first token")
-            start = measure_start(site, Reader(cluster), manifest)
+            figures["start"] = dataclasses.asdict(measure_start(site, Reader(cluster), manifest))
+            yield figures
             _say("an operator with nothing to do")
-            idle = measure_idle(cluster)
+            figures["idle"] = dataclasses.asdict(measure_idle(cluster))
+            yield figures
             _say("kill -9 of a rank")
-            dead = measure_dead_rank(site, manifest["spec"]["model"]["servedName"], rank)
+            dead = measure_dead_rank(site, manifest["spec"]["model"]["servedName"], rank, _say)
+            figures["deadRank"] = dataclasses.asdict(dead)
+            yield figures
             site.kubectl("delete", "r1d", "r1", "--timeout=120s")
-    return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} over the last 5 min",
-        "engine": "stand-in" if stand_in else "SGLang on processor cores, 2 nodes, TP 2, attention DP 2, EP 2",
-        "start": dataclasses.asdict(start),
-        "idle": dataclasses.asdict(idle),
-        "deadRank": dataclasses.asdict(dead),
-    }
 
 
 def _say(text: str) -> None:
@@ -65,9 +67,10 @@ def main() -> int:
     parser.add_argument("--stand-in", action="store_true", help="the tests' stand-in in place of Ray and SGLang")
     options = parser.parse_args()
     os.chdir(CHECKOUT)
-    figures = measure(options.stand_in)
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    for figures in measure(options.stand_in):
+        _say(table(figures))
+        if options.json is not None:
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(table(figures))
     return 0
 

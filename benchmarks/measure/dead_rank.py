@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import threading
 import time
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.e2e.site import Site
+from tests.e2e.site import Report, Site
 
 from .traffic import Request, first, traffic
 
@@ -22,19 +23,23 @@ LONGEST_SECONDS = 480.0
 
 @dataclass(frozen=True, slots=True)
 class DeadRank:
-    """Seconds after the kill. `answers`: how many requests from the kill to the first answer after it, by status."""
+    """Seconds after the kill; `serving_again` None: not within LONGEST_SECONDS. `answers`: requests from the kill on,
+    to the first that was answered again, by status (0: broken)."""
 
     out_of_rotation: float
     last_answer: float
     first_refusal: float
     longest_wait: float
     status_says_failed: float
-    serving_again: float
+    serving_again: float | None
     answers: dict[int, int]
 
 
-def measure_dead_rank(site: Site, model: str, pattern: str) -> DeadRank:
-    """Kills the processes of node 1's container that match `pattern`, under traffic. Raises TimeoutError."""
+def measure_dead_rank(site: Site, model: str, pattern: str, report: Report) -> DeadRank:
+    """Kills the processes of node 1's container that match `pattern`, under traffic; reports what is known at once.
+
+    Raises TimeoutError if the replica never leaves the rotation.
+    """
     victim = next(p for p in site.pods() if p["metadata"]["labels"]["r1operator.dev/node-index"] == "1")
     port = int(site.gateway().rsplit(":", 1)[1])
     with Rotation(site) as rotation, traffic(port, model) as requests:
@@ -45,19 +50,20 @@ def measure_dead_rank(site: Site, model: str, pattern: str) -> DeadRank:
         _await(lambda: first(requests, 503, killed) is not None, "requests are refused")
         refused = first(requests, 503, killed)
         assert refused is not None
-        _await(lambda: first(requests, 200, refused.answered) is not None, "the replica serves again")
-        again = first(requests, 200, refused.answered)
-        assert again is not None
-    left = rotation.left_after(killed)
-    assert left is not None
-    between = [r for r in requests if r.answered >= killed and r.sent < again.sent]
+        left = rotation.left_after(killed)
+        assert left is not None
+        report(f"out of rotation after {left - killed:.2f} s, first 503 after {refused.answered - killed:.2f} s")
+        with contextlib.suppress(TimeoutError):
+            _await(lambda: first(requests, 200, refused.answered) is not None, "the replica serves again")
+    again = first(requests, 200, refused.answered)
+    between = [r for r in requests if r.answered >= killed and (again is None or r.sent < again.sent)]
     return DeadRank(
         out_of_rotation=left - killed,
         last_answer=last_answer(requests, killed, refused.answered) - killed,
         first_refusal=refused.answered - killed,
         longest_wait=max(r.answered - r.sent for r in between),
         status_says_failed=failed - killed,
-        serving_again=again.answered - killed,
+        serving_again=None if again is None else again.answered - killed,
         answers=dict(Counter(r.status for r in between)),
     )
 
