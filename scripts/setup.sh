@@ -35,16 +35,17 @@ sync() { # sync ENVIRONMENT ARGUMENTS…: does nothing, fast, when the environme
         "$uv" sync --frozen --quiet "$@"
 }
 
-# The engine's containers see their environment read-only: what Python compiles must lie there before, or each of a
-# gang's many processes compiles SGLang anew. Importing once compiles just what is imported.
-warm_engine() {
-    local stamp=.venv-engine/.compiled
+# Containers of the local cluster see environment and checkout read-only: what Python compiles must lie there before, or
+# each of a gang's many processes compiles SGLang anew. Importing once compiles just what is imported.
+warm() { # warm ENVIRONMENT MODULE…
+    local environment=$1 stamp=$1/.compiled
+    shift
     [ "$stamp" -nt uv.lock ] && return
-    say "Compiling what the engine imports (once, about 20 s)"
-    env -u PYTHONDONTWRITEBYTECODE R1_CPU_MODE=1 SGLANG_USE_CPU_ENGINE=1 .venv-engine/bin/python -c '
-import r1_engine.serve, ray, ray.scripts.scripts
-import sglang.launch_server, sglang.srt.managers.scheduler, sglang.srt.models.deepseek_v2
-import r1_engine.agent, r1_engine.serve_app' >/dev/null 2>"$stamp.log" || { cat "$stamp.log" >&2; exit 1; }
+    say "Compiling what $environment imports (once)"
+    env -u PYTHONDONTWRITEBYTECODE R1_CPU_MODE=1 SGLANG_USE_CPU_ENGINE=1 "$environment/bin/python" -c '
+import importlib, sys
+for module in sys.argv[1:]:
+    importlib.import_module(module)' "$@" >/dev/null 2>"$stamp.log" || { cat "$stamp.log" >&2; exit 1; }
     rm -f "$stamp.log"
     touch "$stamp"
 }
@@ -55,5 +56,8 @@ say "Environment .venv (operator, gateway, load test, tests)"
 sync .venv --extra operator --extra gateway --extra bench --group dev
 say "Environment .venv-engine (SGLang and Ray; the first time 1 to 3 min and 7 GB)"
 sync .venv-engine --extra engine --group engine-dev
-warm_engine
+warm .venv r1_operator.controller.process r1_operator.cli.main r1_operator.api.types r1_operator.planning r1_gateway.feeder \
+    r1_bench.cli tests.cluster.cluster tests.standin.gang openai pytest
+warm .venv-engine r1_engine.serve ray ray.scripts.scripts sglang.launch_server sglang.srt.managers.scheduler \
+    sglang.srt.models.deepseek_v2 r1_engine.agent r1_engine.serve_app pytest
 say "Both environments are ready ($((SECONDS - started)) s)"
