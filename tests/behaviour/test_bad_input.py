@@ -68,7 +68,9 @@ def test_refused_argument_is_told_and_not_tried_in_a_loop(deploy: Deploy) -> Non
     r1 = deploy(env={"R1_STANDIN_FAULT": '{"kind": "exit78", "at": "Weights", "node": 0}'})
     other = deploy(topology={"nodesPerReplica": 1})
     # The other node's "connection to node 0 closed" may be known a moment earlier than its cause.
-    told = wait_for("the cause", lambda: r1.condition("Ready")["message"], until=lambda m: "ArgumentRefused: " in m)
+    told = wait_for(
+        "the cause", lambda: r1.condition("Ready").get("message", ""), until=lambda m: "ArgumentRefused: " in m
+    )
     assert r1.condition("Ready")["reason"] == "StartFailed"
     assert "spec.engine.args" in told
     assert "next attempt at" in r1.status()["replicaStatuses"][0]["message"]
