@@ -160,7 +160,7 @@ def test_upgrade_renews_the_crd_and_uninstall_leaves_it(server: Server, tmp_path
     file = older / "files" / "r1deployments.yaml"
     crd = yaml.safe_load(file.read_text())
     spec = schema_of_spec(crd)
-    del spec["properties"]["objective"]
+    del spec["properties"]["startup"]
     file.write_text(yaml.safe_dump(crd))
     release = ("cycle", str(older), "--namespace", "r1-cycle")
 
@@ -168,9 +168,9 @@ def test_upgrade_renews_the_crd_and_uninstall_leaves_it(server: Server, tmp_path
     server.helm("install", *release, "--create-namespace")
     try:
         server.kubectl("wait", "--for=condition=Established", CRD, "--timeout=60s")
-        assert "objective" not in schema_of_spec(stored(server))["properties"]
+        assert "startup" not in schema_of_spec(stored(server))["properties"]
         server.helm("upgrade", "cycle", str(CHART), "--namespace", "r1-cycle", "--set", "replicas=2")
-        assert "objective" in schema_of_spec(stored(server))["properties"]
+        assert "startup" in schema_of_spec(stored(server))["properties"]
         args = ("-n", "r1-cycle", "-o", "jsonpath={.spec.replicas}")
         assert server.kubectl("get", "deployment", "cycle-r1-operator", *args) == "2"
         server.kubectl("apply", "-f", "-", objects=[merged(GOOD, {"metadata": {"name": "survivor"}})])

@@ -37,7 +37,7 @@ TINY_MODEL = ROOT / "engine" / "tiny_model" / "weights"
 START_SECONDS = 240.0
 
 # Inside the pod's namespaces: its name and hosts file as Kubernetes makes them (no name server), the model at
-# /mnt/model, a private /dev/shm and /tmp, then the agent as process 1.
+# /mnt/model, a private /dev/shm and /tmp (which must not hide a checkout that lies in /tmp), then the agent as process 1.
 _ENTER = r"""
 set -e
 hostname "$4"
@@ -45,7 +45,9 @@ printf '127.0.0.1 localhost\n%s %s\n' "$POD_IP" "$4" > "$2/hosts" && mount --bin
 : > "$2/resolv.conf" && mount --bind "$2/resolv.conf" /etc/resolv.conf
 mount -t tmpfs tmpfs /mnt && mkdir /mnt/model && mount --bind "$1" /mnt/model
 mount -t tmpfs tmpfs /dev/shm
-mount --bind "$2" /tmp
+case "$5" in /tmp/*) mkdir -p "$2/${5#/tmp/}" && mount --bind "$5" "$2/${5#/tmp/}" ;; esac
+mount --rbind "$2" /tmp
+cd /
 exec "$3" -m r1_engine
 """
 
@@ -254,7 +256,17 @@ class Gang:
         model = self.models.get(index, self.model)
         argv = ["ip", "netns", "exec", self._network.space(index)]
         argv += ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
-        argv += ["sh", "-c", _ENTER, "enter", str(model), str(home / "tmp"), self.python, f"test-0-1-{index}"]
+        argv += [
+            "sh",
+            "-c",
+            _ENTER,
+            "enter",
+            str(model),
+            str(home / "tmp"),
+            self.python,
+            f"test-0-1-{index}",
+            str(ROOT),
+        ]
         with log.open("wb") as out:
             # Tied to this process: even if it is killed, no pod stays behind.
             process = processes.start(argv, environment, stdout=out, stderr=out)
