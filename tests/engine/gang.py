@@ -37,7 +37,7 @@ TINY_MODEL = ROOT / "engine" / "tiny_model" / "weights"
 START_SECONDS = 240.0
 
 # Inside the pod's namespaces: its name and hosts file as Kubernetes makes them (no name server), the model at
-# /mnt/model, a private /dev/shm and /tmp (which must not hide a checkout that lies in /tmp), then the agent as process 1.
+# /mnt/model, a private /dev/shm and /tmp (in which a checkout below ours stays visible), then the agent as process 1.
 _ENTER = r"""
 set -e
 hostname "$4"
