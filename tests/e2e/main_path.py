@@ -54,7 +54,7 @@ def ask(url: str, question: str, model: str = "tiny-r1", key: str = "none") -> R
     client = OpenAI(base_url=f"{url}/v1", api_key=key, timeout=120, max_retries=0)
     thought, answer, finish = "", "", ""
     stream = client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=200, stream=True
+        model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=500, stream=True
     )
     for chunk in stream:
         for choice in chunk.choices:

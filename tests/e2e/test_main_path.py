@@ -13,6 +13,9 @@ from tests.e2e.main_path import START_SECONDS, answered, ask, questions, scale_w
 from tests.e2e.site import Answer, Site, chat_body, kill_in_pod, post
 from tests.e2e.waiting import wait_for
 
+LONG_ANSWER = 400
+"""Characters from which an answer is left to the test of the plain forward pass: here it would take a minute each."""
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 
@@ -27,6 +30,7 @@ def test_every_question_is_answered_in_words_with_the_thought_apart(url: str) ->
     wrong = [
         (known["question"], reply)
         for known in questions()
+        if len(known["answer"]) < LONG_ANSWER
         for reply in [ask(url, known["question"])]
         if (reply.thought, reply.answer, reply.finish_reason) != (known["thought"], known["answer"], "stop")
     ]
