@@ -113,7 +113,7 @@ def uninstall_operator(cluster: Cluster) -> str:
 
 @contextmanager
 def deployed(cluster: Cluster, namespace: str, manifest: Mapping[str, Any]) -> Iterator[Site]:
-    """Applies `manifest` in a namespace of its own; at the end all of it is gone, or the test fails."""
+    """Applies `manifest` in a namespace of its own, which is deleted at the end without waiting for it."""
     site = Site(cluster, namespace, manifest["metadata"]["name"])
     cluster.kubectl("create", "namespace", namespace)
     try:
