@@ -15,7 +15,8 @@ declare -A part=(
     [e2e]="tests/e2e"
 )
 # No part may hang CI. SIGINT lets pytest end what its fixtures started; a minute later nothing is asked any more.
-limit=(timeout --signal=INT --kill-after=60 1500)
+# The lanes ignore both signals, to wait for that end; what they start must not.
+limit=(timeout --signal=INT --kill-after=60 1500 env --default-signal=INT,TERM)
 
 command_of() { # command_of PART → the words of its command in the array `command`
     local runner=("${operator_tests[@]}")
@@ -37,17 +38,35 @@ started=$SECONDS
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
+interrupted() { # Ctrl-C, or SIGTERM: the parts that run end as pytest ends them, no other one starts
+    trap '' INT TERM
+    say "Interrupted: the tests end what they have started"
+    touch "$logs/stop"
+    local file
+    for file in "$logs"/*.pid; do
+        kill -INT "$(cat "$file")" 2>/dev/null
+    done
+    wait
+    exit 130
+}
+trap interrupted INT TERM
+
 lane() { # lane PART… : one after the other; each part's whole output is printed when it has ended
     local name began
+    trap '' INT TERM
     for name in "$@"; do
+        [ -e "$logs/stop" ] && return
         began=$SECONDS
         say "$name: started"
         command_of "$name"
-        "${command[@]}" >"$logs/$name.log" 2>&1
+        "${command[@]}" >"$logs/$name.log" 2>&1 &
+        echo $! >"$logs/$name.pid"
+        wait $!
         echo $? >"$logs/$name.exit"
+        rm "$logs/$name.pid"
         {
             flock 9
-            say "$name: ${command[*]:4}"
+            say "$name: ${command[*]:${#limit[@]}}"
             cat "$logs/$name.log"
             say "$name: ended after $((SECONDS - began)) s"
         } 9>"$logs/print.lock"
@@ -59,7 +78,6 @@ lane unit integration cluster behaviour &
 others=$!
 lane engine e2e &
 engines=$!
-trap 'kill -INT 0; wait; rm -rf "$logs"; exit 130' INT TERM
 wait "$others" "$engines"
 
 failed=()

@@ -24,6 +24,9 @@ from r1_engine.tasks import Tasks
 
 Role = HeadRole | MemberRole
 
+# Node 0 names the cause for all. A lost peer shows in milliseconds; a busy machine may report its dead process later.
+_SETTLE_SECONDS = 0.5
+
 
 def status(settings: Settings, role: Role) -> dict[str, Any]:
     """The body of `GET /status`; see docs/design/contracts.md."""
@@ -74,7 +77,7 @@ def application(settings: Settings, role: Role) -> web.Application:
 
 async def run(settings: Settings) -> Cause:
     """Runs this pod's part of the gang to its end. Returns why it ended, with every process below this one gone."""
-    ending = Ending()
+    ending = Ending(_SETTLE_SECONDS if settings.is_head and settings.config.nodes > 1 else 0.0)
     role: Role = HeadRole(settings, ending) if settings.is_head else MemberRole(settings, ending)
     runner = web.AppRunner(application(settings, role), access_log=None, shutdown_timeout=0.1)
     await runner.setup()

@@ -73,3 +73,9 @@ def hung(silence: Mapping[int, float], node: str) -> Cause:
     ranks = ", ".join(f"{rank} ({seconds:.0f} s)" for rank, seconds in sorted(silence.items()))
     message = f"No token from DP rank(s) {ranks}. One frozen GPU process or a cut network stops every rank of the gang."
     return Cause(Exit.HUNG, "RankHung", message, node)
+
+
+def server_hung(label: str, node: str, silence: float) -> Cause:
+    """For the HTTP server of node 0, which answers nobody any more, whatever the ranks do."""
+    message = f"{label}: the server has not answered for {silence:.0f} s: its process is frozen or blocked."
+    return Cause(Exit.HUNG, "ServerHung", message, node)

@@ -42,6 +42,7 @@ class HeadRole:
         self._gate = GateFile(settings.pod.run_dir / GATE_FILE, create=True)
         self._ranks = health.Ranks.of(settings.config.attention_data_parallel)
         self._waited: dict[int, float] = {}  # by member, see `starvation`
+        self._server_heard = health.Moment(0.0)
         self._ray_up = False
         self._terminating = self._stopping = False
         self._servers_ended: dict[int, asyncio.Event] = {
@@ -85,6 +86,8 @@ class HeadRole:
         async with EngineClient(self._settings, os.environ[PROBE_KEY_VARIABLE]) as engine:
             await self._wait_open(engine)
             self._tasks.start(self._observe(engine))
+            self._server_heard = self._http_now()
+            self._tasks.start(self._listen(engine))
             await self._judge(engine)
 
     def _start_driver(self) -> subprocess.Popen[bytes]:
@@ -115,9 +118,8 @@ class HeadRole:
             elif (ended := message.get("ended")) and not self._stopping:
                 # The agent of that node knows more; its report is on the way when its link is alive.
                 await asyncio.sleep(0.3)
-                self.node.fail(
-                    Exit.DIED, "EngineDied", f"{self._gang.describe(ended['index'])}: {ended['what']} ended."
-                )
+                message = f"{self._gang.describe(ended['index'])}: {ended['what']} ended."
+                self.node.fail(Exit.DIED, "EngineDied", message, consequence=True)
 
     async def _wait_open(self, engine: EngineClient) -> None:
         while not await engine.is_open():
@@ -135,6 +137,9 @@ class HeadRole:
     def _now(self) -> health.Moment:
         return health.Moment(time.monotonic(), self.node.waited() + sum(self._waited.values()))
 
+    def _http_now(self) -> health.Moment:
+        return health.Moment(time.monotonic(), self.node.http_waited())
+
     def _look_again(self) -> float:
         return self._settings.limits.probe if self.node.progress.stage is not Stage.WARM_UP else 0.2
 
@@ -144,6 +149,14 @@ class HeadRole:
             if (loads := await engine.loads()) is not None:
                 self._ranks = self._ranks.observed(loads, self._now())
             await asyncio.sleep(self._look_again())
+
+    async def _listen(self, engine: EngineClient) -> None:
+        """Does the server itself answer? Apart from the ranks, whose waits for a CPU do not excuse a frozen server."""
+        limits = self._settings.limits
+        while not self._ending.is_set and not self._stopping:
+            if await engine.is_open(limits.hang + limits.starved):
+                self._server_heard = self._http_now()
+            await asyncio.sleep(limits.probe)
 
     async def _judge(self, engine: EngineClient) -> None:
         """Readiness at first, health afterwards; ranks without proof are asked for a token."""
@@ -157,9 +170,17 @@ class HeadRole:
             if self.node.progress.stage is Stage.WARM_UP:
                 if not health.silent_ranks(self._ranks):
                     self.node.enter(Stage.READY, "Every DP rank gives tokens.")
-            elif (silence := health.hung_ranks(self._ranks, now, patience)) and not self._stopping:
-                self._ending.set(gangs.hung(silence, self._settings.pod.node_name))
+            elif not self._stopping and (cause := self._hung(now, patience)):
+                self._ending.set(cause)
             await asyncio.sleep(self._look_again())
+
+    def _hung(self, now: health.Moment, patience: health.Patience) -> Cause | None:
+        pod, heard = self._settings.pod, self._server_heard
+        if patience.exhausted(heard, self._http_now()):
+            return gangs.server_hung(self._settings.label, pod.node_name, now.at - heard.at)
+        if silence := health.hung_ranks(self._ranks, now, patience):
+            return gangs.hung(silence, pod.node_name)
+        return None
 
     async def _probe(self, engine: EngineClient, rank: int) -> None:
         try:

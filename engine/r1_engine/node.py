@@ -42,12 +42,20 @@ def weights_detail(line: str) -> str | None:
 
 
 class Ending:
-    """The first cause wins; later ones are consequences."""
+    """The first cause wins; later ones are consequences. One that reads like a consequence itself waits `settle`
+    seconds for what caused it: the node where it happened may be slower to report than those that lost their peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle: float = 0.0) -> None:
+        self._settle = settle
         self._cause: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
 
     def set(self, cause: Cause) -> None:
+        if cause.consequence and self._settle:
+            asyncio.get_running_loop().call_later(self._settle, self._take, cause)
+        else:
+            self._take(cause)
+
+    def _take(self, cause: Cause) -> None:
         if not self._cause.done():
             log(f"ending: {cause.reason}: {cause.message}")
             self._cause.set_result(cause)
@@ -73,7 +81,8 @@ class Node:
         self._actor: asyncio.StreamWriter | None = None
         self._stopping = False
         self._ray: ray_group.RayGroup | None = None
-        self._starvation = Meter()
+        self.server: int | None = None
+        self._starvation, self._http_starvation = Meter(), Meter()
         self.awaited: set[int] = set()  # children with a Popen of their own, which reaps them
 
     def enter(self, stage: Stage, message: str) -> None:
@@ -83,8 +92,8 @@ class Node:
         if before != self.progress:
             self._changed()
 
-    def fail(self, code: Exit, reason: str, message: str) -> None:
-        self._ending.set(Cause(code, reason, message, self.settings.pod.node_name))
+    def fail(self, code: Exit, reason: str, message: str, *, consequence: bool = False) -> None:
+        self._ending.set(Cause(code, reason, message, self.settings.pod.node_name, consequence))
 
     def failed(self, error: BaseException) -> None:
         """A fault of the agent's own ends the gang like any other."""
@@ -167,7 +176,8 @@ class Node:
             if detail := weights_detail(report["log"]):
                 self.enter(Stage.WEIGHTS, detail)
         elif "child" in report:
-            self.engine_processes.add(int(report["child"]))
+            self.server = int(report["child"])
+            self.engine_processes.add(self.server)
             self.enter(Stage.WEIGHTS, "The server starts.")
         elif "part" in report:
             self.engine_processes.add(int(report["pid"]))
@@ -180,6 +190,10 @@ class Node:
     def waited(self) -> float:
         """Seconds this node's server processes and this agent have been ready to run without a CPU."""
         return self._starvation.read({os.getpid(), *self.engine_processes})
+
+    def http_waited(self) -> float:
+        """The same of those that answer or ask an HTTP request that concerns no rank: the server and this agent."""
+        return self._http_starvation.read({os.getpid(), *([self.server] if self.server else [])})
 
     def stop_server(self, *, terminate: bool) -> None:
         """From now on the end of the server is wanted; with `terminate` it is asked to end (only rank 0's can be)."""

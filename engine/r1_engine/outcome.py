@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,24 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True)
 class Cause:
-    """The first thing that went wrong in a gang (or a clean drain), told to every member of it."""
+    """The first thing that went wrong in a gang (or a clean drain), told to every member of it.
+
+    consequence: it may well follow from something on another node, whose report is then still on its way.
+    """
 
     code: Exit
     reason: str
     message: str
     node: str
+    consequence: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {"code": int(self.code), "reason": self.reason, "message": self.message, "node": self.node}
+        return {**asdict(self), "code": int(self.code)}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Cause:
-        return Cause(Exit(value["code"]), str(value["reason"]), str(value["message"]), str(value["node"]))
+        told = bool(value.get("consequence"))
+        return Cause(Exit(value["code"]), str(value["reason"]), str(value["message"]), str(value["node"]), told)
 
 
 def drained(node: str, message: str = "All requests finished; every part ended.") -> Cause:

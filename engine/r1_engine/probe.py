@@ -31,9 +31,9 @@ class EngineClient:
         assert self._session is not None
         await self._session.close()
 
-    async def is_open(self) -> bool:
-        """Whether the server answers at all: it opens its port after the weights are loaded on all nodes."""
-        return await self._get("/model_info", 2) is not None
+    async def is_open(self, seconds: float = 2.0) -> bool:
+        """Whether the server itself answers, without any rank. It opens its port when all nodes have loaded weights."""
+        return await self._get("/model_info", seconds) is not None
 
     async def loads(self) -> dict[int, tuple[int, tuple[float, ...]]] | None:
         document = await self._get("/v1/loads?include=core", 30)

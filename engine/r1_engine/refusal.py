@@ -10,6 +10,12 @@ from r1_engine.supervise import Ended
 
 _ARGPARSE = re.compile(r"error: (.+)$")
 _EXCEPTION = re.compile(r"^(?:\S*\s)?((?:[A-Za-z_][\w.]*)(?:Error|Exception|Exit)): (.+)$")
+# How gloo, torch's store and NCCL say that another node went away.
+_LOST_PEER = re.compile(
+    r"(?:closed|reset) by (?:remote )?peer|remote process exited|ncclRemoteError|failed to recv, got 0 bytes"
+    r"|collective operation timeout",
+    re.IGNORECASE,
+)
 _ARGUMENT_ERRORS = ("ValueError", "AssertionError", "ArgumentError", "TypeError")
 
 
@@ -23,7 +29,8 @@ def explain(ended: Ended, node: str, label: str) -> Cause:
     how = "" if ended.status is None else f" with {_status(ended.status)}"
     last = _last(_EXCEPTION, ended.tail)
     words_of = f" Its last error: {last[0]}: {last[1]}" if last else ""
-    return Cause(Exit.DIED, "EngineDied", f"{label}: {ended.what} ended{how}.{words_of}", node)
+    lost_peer = any(_LOST_PEER.search(line) for line in ended.tail)
+    return Cause(Exit.DIED, "EngineDied", f"{label}: {ended.what} ended{how}.{words_of}", node, lost_peer)
 
 
 def _refused(words: str, node: str) -> Cause:

@@ -49,9 +49,10 @@ def supervise(argv: Sequence[str], environment: Mapping[str, str], agent_socket:
         supervision = _Supervision(child, agent)
         try:
             ended = supervision.run()
+            # Before the rest is killed, which takes a while: other nodes may already be reporting what follows from it.
+            supervision.tell({"ended": asdict(ended)})
         finally:
             supervision.kill()
-        supervision.tell({"ended": asdict(ended)})
         return ended
 
 

@@ -21,7 +21,7 @@ KV_TOKENS = 1024
 AUTOSCALING = {
     "minReplicas": 1,
     "maxReplicas": 2,
-    "targetKvUsagePercent": 40,
+    "targetKvUsagePercent": 25,
     "maxWaitingRequestsPerReplica": 8,
     "scaleUpCooldownSeconds": 5,
     "scaleDownCooldownSeconds": 20,

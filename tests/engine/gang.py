@@ -6,8 +6,8 @@
         gang.kill(1, "sglang::scheduler")      # or freeze, cut, terminate
         gang.wait_ended()
 
-What runs in a pod is exactly what Kubernetes runs: `python -m r1_engine` as the first process. Needs root (namespaces,
-a bridge). Everything ends with the `with` block: a pod's processes die with its first one, the network is taken down.
+What runs in a pod is exactly what Kubernetes runs: `python -m r1_engine` as the first process. Everything ends with the
+`with` block, or with this process: a pod's processes die with its first one, the network is in `namespaces` of our own.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from typing import Any
 
 from r1_engine import processes
 
+from tests.engine import namespaces
+
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = ROOT / "engine" / "tiny_model" / "weights"
 START_SECONDS = 240.0
@@ -54,24 +56,18 @@ exec "$3" -m r1_engine
 TWO_RANKS = ("--tp-size", "2", "--attn-dp-size", "2", "--ep-size", "2", "--reasoning-parser", "deepseek-r1")
 
 
-def may_run() -> bool:
-    """Whether this process may make the namespaces a gang needs."""
-    return os.geteuid() == 0 and all(shutil.which(tool) for tool in ("ip", "unshare", "mount"))
-
-
 class Network:
     """A bridge of its own on this machine; the pods hang on it as eth0. `cut` takes one pod's cable."""
 
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
-        _sweep_networks()
+        namespaces.enter()
         self._number = next(
             n for n in range(1, 250) if self._ip("link", "add", f"r1t{n}", "type", "bridge", check=False)
         )
         self.bridge = f"r1t{self._number}"
 
     def __enter__(self) -> Network:
-        self._ip("link", "set", self.bridge, "alias", f"{_OWNER}{os.getpid()}")
         self._ip("addr", "add", f"{self._address(254)}/24", "dev", self.bridge)
         self._ip("link", "set", self.bridge, "up")
         for index in range(self.nodes):
@@ -89,7 +85,6 @@ class Network:
             self._ip("link", "del", self._cable(index), check=False)
             self._ip("netns", "del", self.space(index), check=False)
         self._ip("link", "del", self.bridge, check=False)
-        _leave_no_mount()
 
     def space(self, index: int) -> str:
         return f"{self.bridge}-{index}"
@@ -112,29 +107,6 @@ class Network:
         if check and done.returncode:
             raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
         return done.returncode == 0
-
-
-def _leave_no_mount() -> None:
-    """The first `ip netns add` makes /run/netns a mount for good: take it away when no namespace is left in it."""
-    named = Path("/run/netns")
-    if named.is_dir() and not any(named.iterdir()):
-        subprocess.run(["umount", str(named)], capture_output=True, check=False)
-
-
-_OWNER = "r1 test gang of process "
-
-
-def _sweep_networks() -> None:
-    """Takes down networks whose test run was killed before it could; their bridge names the process."""
-    shown = subprocess.run(["ip", "-json", "link", "show", "type", "bridge"], capture_output=True, check=True).stdout
-    for link in json.loads(shown or b"[]"):
-        owner = link.get("ifalias", "")
-        if owner.startswith(_OWNER) and not processes.is_running(int(owner.removeprefix(_OWNER))):
-            spaces = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-            for name in (line.split()[0] for line in spaces.splitlines()):
-                if name.startswith(f"{link['ifname']}-"):
-                    subprocess.run(["ip", "netns", "del", name], check=False)
-            subprocess.run(["ip", "link", "del", link["ifname"]], check=False)
 
 
 @dataclass

@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from tests.engine.gang import TINY_MODEL, TWO_RANKS, Gang, may_run
+from tests.engine.gang import TINY_MODEL, TWO_RANKS, Gang
 from tests.engine.words import wrong_answers
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not may_run(), reason="needs root for network namespaces"),
     pytest.mark.timeout(400),
 ]
 slow = pytest.mark.skipif(os.environ.get("R1_SLOW") != "1", reason="rarer fault; runs with R1_SLOW=1")
@@ -201,9 +200,15 @@ def test_a_frozen_rank_ends_the_idle_gang(gang: Gang) -> None:
 
 
 @slow
-@pytest.mark.parametrize(("node", "title"), [(1, "sglang::scheduler"), (0, "r1_engine.serve")])
-def test_a_frozen_process_ends_a_serving_gang(gang: Gang, node: int, title: str) -> None:
-    end_by(gang, lambda: gang.freeze(node, title), 71, "No token from DP rank(s)", 30)
+@pytest.mark.parametrize(
+    ("node", "title", "words"),
+    [
+        (1, "sglang::scheduler", "No token from DP rank(s)"),
+        (0, "r1_engine.serve", "node 0 (machine-0): the server has not answered"),
+    ],
+)
+def test_a_frozen_process_ends_a_serving_gang(gang: Gang, node: int, title: str, words: str) -> None:
+    end_by(gang, lambda: gang.freeze(node, title), 71, words, 30)
     same_cause(gang)
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.engine.gang import TINY_MODEL, Gang, may_run
+from tests.engine.gang import TINY_MODEL, Gang
 from tests.engine.words import questions, wrong_answers
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
-needs_namespaces = pytest.mark.skipif(not may_run(), reason="needs root for network namespaces")
 
 SIZE_LIMIT = 8 * 1024 * 1024
 MARGIN = 1.0  # logits between the best and the second best token; layouts move them by about a tenth
@@ -81,6 +80,5 @@ def single_node(request: pytest.FixtureRequest) -> Iterator[Gang]:
         yield gang
 
 
-@needs_namespaces
 def test_one_node_says_the_same_words(single_node: Gang) -> None:
     assert wrong_answers(single_node) == []

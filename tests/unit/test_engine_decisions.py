@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from r1_engine import gang as gangs
 from r1_engine import health, starvation
 from r1_engine.config import Limits
+from r1_engine.node import Ending
 from r1_engine.outcome import TERMINATION_LIMIT, Cause, Exit, termination_line
 from r1_engine.refusal import explain
 from r1_engine.stages import Member, Progress, Stage
@@ -267,3 +269,26 @@ def test_the_end_of_a_server_is_told_from_its_status_and_last_words(
     assert (cause.code, cause.reason) == (code, reason)
     assert words in cause.message
     assert Cause.from_json(cause.to_json()) == cause
+
+
+GLOO = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:41"
+NCCL = "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely."
+
+
+@pytest.mark.parametrize("words", [GLOO, NCCL])
+def test_a_server_that_lost_its_peer_does_not_win_over_the_peer(words: str) -> None:
+    lost = Ended("sglang::data_parallel_controller (process 8)", None, ("Traceback …", words, "Killed"), True)
+    killed = Ended("sglang::scheduler (process 7)", None, (), True)
+    consequence = explain(lost, "gpu-1", "node 1 (gpu-1)")
+    first_hand = explain(killed, "gpu-0", "node 0 (gpu-0)")
+
+    async def first_to_last(*causes: Cause, settle: float) -> Cause:
+        ending = Ending(settle)
+        for cause in causes:
+            ending.set(cause)
+        return await asyncio.wait_for(ending.wait(), 5)
+
+    assert asyncio.run(first_to_last(consequence, first_hand, settle=60)) == first_hand
+    assert asyncio.run(first_to_last(first_hand, consequence, settle=60)) == first_hand
+    assert asyncio.run(first_to_last(consequence, settle=0.01)) == consequence
+    assert asyncio.run(first_to_last(consequence, first_hand, settle=0)) == consequence  # a member only tells
