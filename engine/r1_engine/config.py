@@ -100,7 +100,8 @@ class Limits(_Frozen):
     """Times in seconds after which silence counts as failure, and how often we look.
 
     `hang` + `probe` + one look stays under 15 s, the promise for a frozen rank; `lease` + `beat` for a cut network.
-    `starved`: how much of a silence may at most be excused by a machine that gave the engine no CPU.
+    `starved`: how much of a silence may at most be excused by a machine that gave the engine no CPU, `compiling`: by
+    compilers that ran.
     """
 
     beat: Annotated[float, Field(gt=0)] = 1.0
@@ -108,6 +109,13 @@ class Limits(_Frozen):
     probe: Annotated[float, Field(gt=0)] = 2.0
     hang: Annotated[float, Field(gt=0)] = 11.0
     starved: Annotated[float, Field(ge=0)] = 60.0
+    compiling: Annotated[float, Field(ge=0)] = 1800.0
+
+    @property
+    def longest_silence(self) -> float:
+        """After this a rank is hung, whatever excuses it."""
+        return self.hang + self.starved + self.compiling
+
     # SGLang looks at its own SIGTERM flag every 5 s and then gives its schedulers time to release memory.
     stop: Annotated[float, Field(gt=0)] = 20.0
 

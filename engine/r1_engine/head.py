@@ -14,8 +14,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from r1_engine import compiling, health, processes, ray_group
 from r1_engine import gang as gangs
-from r1_engine import health, processes, ray_group
 from r1_engine.config import Settings
 from r1_engine.gate import GateFile
 from r1_engine.gpu import read_gpus
@@ -42,6 +42,8 @@ class HeadRole:
         self._gate = GateFile(settings.pod.run_dir / GATE_FILE, create=True)
         self._ranks = health.Ranks.of(settings.config.attention_data_parallel)
         self._waited: dict[int, float] = {}  # by member, see `starvation`
+        self._compiling: dict[int, bool] = {}  # by member, see `compiling`
+        self._compile_clock = compiling.Clock(time.monotonic())
         self._server_heard = health.Moment(0.0)
         self._ray_up = False
         self._terminating = self._stopping = False
@@ -135,7 +137,8 @@ class HeadRole:
     # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _now(self) -> health.Moment:
-        return health.Moment(time.monotonic(), self.node.waited() + sum(self._waited.values()))
+        waited = self.node.waited() + sum(self._waited.values())
+        return health.Moment(time.monotonic(), waited, self._compile_clock.seconds)
 
     def _http_now(self) -> health.Moment:
         return health.Moment(time.monotonic(), self.node.http_waited())
@@ -154,14 +157,14 @@ class HeadRole:
         """Does the server itself answer? Apart from the ranks, whose waits for a CPU do not excuse a frozen server."""
         limits = self._settings.limits
         while not self._ending.is_set and not self._stopping:
-            if await engine.is_open(limits.hang + limits.starved):
+            if await engine.is_open(limits.longest_silence):
                 self._server_heard = self._http_now()
             await asyncio.sleep(limits.probe)
 
     async def _judge(self, engine: EngineClient) -> None:
         """Readiness at first, health afterwards; ranks without proof are asked for a token."""
         limits = self._settings.limits
-        patience = health.Patience(limits.hang, limits.starved)
+        patience = health.Patience(limits.hang, limits.starved, limits.compiling)
         while not self._ending.is_set and not self._stopping:
             now = self._now()
             for rank in health.ranks_to_probe(self._ranks, now, limits.probe):
@@ -185,7 +188,7 @@ class HeadRole:
     async def _probe(self, engine: EngineClient, rank: int) -> None:
         try:
             limits = self._settings.limits
-            if await engine.token(rank, limits.hang + limits.starved):
+            if await engine.token(rank, limits.longest_silence):
                 self._ranks = self._ranks.answered(rank, self._now())
             else:
                 await asyncio.sleep(0.5)
@@ -197,6 +200,7 @@ class HeadRole:
         while not self._ending.is_set:
             late = await overslept(limits.beat)
             self._gang = self._gang.excused(late, time.monotonic())
+            self._compile_clock.tick(time.monotonic(), self.node.compiling or any(self._compiling.values()))
             await self._broadcast({})
             if expired := gangs.expired_member(self._gang, time.monotonic(), limits.lease):
                 index, silence = expired
@@ -259,6 +263,7 @@ class HeadRole:
             self._ending.set(Cause.from_json(failed))
         if (waited := message.get("waited")) is not None:
             self._waited[index] = float(waited)
+            self._compiling[index] = bool(message.get("compiling"))
         if message.get("serverEnded"):
             self._servers_ended[index].set()
         if message.get("drain"):

@@ -3,8 +3,9 @@
 SGLang's /health samples one rank and needs 20 s to say no; /metrics answers in every broken state (measured). So we
 look at each rank: while it computes, its counters must move; while not, it must answer a one-token request of ours.
 
-Silence alone does not prove a hang: on an overloaded machine a token may take longer than any limit. Time in which the
-engine's processes were ready to run and got no CPU does not count (see `starvation`), up to a bound.
+Silence alone does not prove a hang: on an overloaded machine, or where kernels are compiled, a token may take longer
+than any limit. Time in which the engine's processes were ready to run and got no CPU (see `starvation`) and time in
+which compilers ran (see `compiling`) do not count, each up to a bound.
 """
 
 from __future__ import annotations
@@ -20,22 +21,27 @@ _COUNTERS = ("num_used_tokens", "total_prefill_uncached_tokens", "total_prefill_
 @dataclass(frozen=True)
 class Moment:
     """A point in time: `at` in seconds of one monotonic clock; `waited`: the seconds that all processes of the engine,
-    on all nodes, have by then been ready to run without a CPU. Neither ever falls."""
+    on all nodes, have by then been ready to run without a CPU; `compiled`: those in which a compiler ran on any node.
+    None of them ever falls."""
 
     at: float
     waited: float = 0.0
+    compiled: float = 0.0
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How much silence, in seconds, is a hang: `limit`, not counting up to `starved` without a CPU."""
+    """How much silence, in seconds, is a hang: `limit`, not counting up to `starved` without a CPU and up to
+    `compiling` in which kernels were compiled."""
 
     limit: float
     starved: float = 0.0
+    compiling: float = 0.0
 
     def exhausted(self, since: Moment, now: Moment) -> bool:
         """Sums over processes: tokens pass through all of them one after the other, and so do their waits."""
-        return now.at - since.at - min(now.waited - since.waited, self.starved) >= self.limit
+        excused = min(now.waited - since.waited, self.starved) + min(now.compiled - since.compiled, self.compiling)
+        return now.at - since.at - excused >= self.limit
 
 
 @dataclass(frozen=True)

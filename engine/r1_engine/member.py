@@ -2,7 +2,7 @@
 
 Messages are JSON objects over a web socket, any subset of these keys:
   to node 0    hello {index, name} · report {stage, message, gpus} · failed {cause} · terminate · serverEnded ·
-               waited (the beat; seconds its engine has waited for a CPU)
+               the beat: waited (seconds its engine has waited for a CPU) · compiling (whether it does)
   from node 0  ray (its address) · gang {stage, message} · stopping · end {cause} · or nothing (the beat)
 Whoever hears nothing for `limits.lease` seconds ends its side: that is the lease.
 """
@@ -131,7 +131,7 @@ class MemberRole:
     async def _beat(self) -> None:
         limits = self._settings.limits
         while not self._ending.is_set:
-            await self._send({"waited": self.node.waited()})
+            await self._send({"waited": self.node.waited(), "compiling": self.node.compiling})
             late = await overslept(limits.beat)
             self._heard = min(time.monotonic(), self._heard + late)
             if (silence := time.monotonic() - self._heard) > limits.lease:

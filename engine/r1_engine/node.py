@@ -24,6 +24,7 @@ from r1_engine.supervise import Ended
 _RAY_UP_SECONDS = 300.0
 _RAY_ATTEMPTS = 3
 _SHARDS = re.compile(r"shards:\s+(\d+)% Completed \| (\d+)/(\d+)")
+_GRAPHS = re.compile(r"Capture .+ begin\.")
 
 
 def log(text: str) -> None:
@@ -38,6 +39,10 @@ def weights_detail(line: str) -> str | None:
         return "Loading weights."
     if "Load weight end" in line:
         return "Weights loaded; the KV cache and graphs follow."
+    if "DeepGEMM JIT" in line:
+        return "Compiling DeepGEMM kernels: 10 to 20 minutes where none are cached."
+    if _GRAPHS.search(line):
+        return "Capturing CUDA graphs."
     return None
 
 
@@ -82,6 +87,7 @@ class Node:
         self._stopping = False
         self._ray: ray_group.RayGroup | None = None
         self.server: int | None = None
+        self.compiling = False
         self._starvation, self._http_starvation = Meter(), Meter()
         self.awaited: set[int] = set()  # children with a Popen of their own, which reaps them
 
@@ -179,6 +185,8 @@ class Node:
             self.server = int(report["child"])
             self.engine_processes.add(self.server)
             self.enter(Stage.WEIGHTS, "The server starts.")
+        elif "compiling" in report:
+            self.compiling = bool(report["compiling"])
         elif "part" in report:
             self.engine_processes.add(int(report["pid"]))
         elif "ended" in report:

@@ -1,7 +1,7 @@
 """Runs one node's server as a child and ends it, all of it, as soon as any part of it ends. One thread, no polling.
 
 Reports go straight to this pod's agent over a Unix socket, one JSON object a line:
-  to the agent    {"child": pid} · {"part": name, "pid"}, now watched · {"log": text}
+  to the agent    {"child": pid} · {"part": name, "pid"}, now watched · {"log": text} · {"compiling": whether it does}
                   {"ended": {"what", "status", "tail", "served"}}
   from the agent  {"expectEnd": true}: from now on parts of the server may end · {"stop": true}: that, and SIGTERM to it
 The agent closing the socket (it died, or lost the gang) kills the child at once.
@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from r1_engine import processes
+from r1_engine import compiling, processes
 
 TAIL_LINES = 120
 # New processes of the server are looked for this often; a death is known at once.
@@ -64,7 +64,7 @@ class _Supervision:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = b""
         self._commands = b""
-        self._stopping = self._served = False
+        self._stopping = self._served = self._compiling = False
         self._selector = selectors.DefaultSelector()
 
     def tell(self, message: Mapping[str, object]) -> None:
@@ -102,7 +102,11 @@ class _Supervision:
             )
 
     def _find_parts(self) -> None:
-        for pid in processes.descendants(self._child.pid):
+        found = processes.descendants(self._child.pid)
+        if (seen := compiling.compiles(pid for pid in found if pid not in self._watch)) != self._compiling:
+            self._compiling = seen
+            self.tell({"compiling": seen})
+        for pid in found:
             if pid not in self._watch and (title := processes.title(pid)).startswith(_PART_PREFIX):
                 self._served = self._served or title.startswith(_PART_PREFIX + "scheduler")
                 name = title.split(" ", 1)[0]

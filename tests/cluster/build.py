@@ -103,7 +103,7 @@ def _build(folder: Path) -> None:
         draft = Path(scratch) / "bin"
         draft.mkdir()
         print(
-            f"Building Kubernetes {version} from source: once, about 8 minutes on two cores.",
+            f"Building Kubernetes {version} from source: once, about 10 minutes on two cores.",
             file=sys.stderr,
             flush=True,
         )

@@ -35,7 +35,7 @@ class Teller:
 def run(tell: Teller) -> None:
     """All steps. Raises on the first thing that is not as it should be."""
     tell.step("Kubernetes: etcd, API server, controllers, scheduler, kube-proxy, CoreDNS, kubelets, Helm")
-    tell.line("built from source at pinned versions the first time (about 8 min), then taken from the cache")
+    tell.line("built from source at pinned versions the first time (about 10 min), then taken from the cache")
     build.ensure_binaries()
     tell.step(f"A cluster of {NODES} nodes, in namespaces of its own")
     with Cluster.start(

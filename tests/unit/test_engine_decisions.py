@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from r1_engine import compiling, health, starvation
 from r1_engine import gang as gangs
-from r1_engine import health, starvation
 from r1_engine.config import Limits
-from r1_engine.node import Ending
+from r1_engine.node import Ending, weights_detail
 from r1_engine.outcome import TERMINATION_LIMIT, Cause, Exit, termination_line
 from r1_engine.refusal import explain
 from r1_engine.stages import Member, Progress, Stage
@@ -37,8 +38,8 @@ def growing(limit: float) -> st.SearchStrategy[list[float]]:
 @st.composite
 def observations(draw: st.DrawFn) -> tuple[list[Event], health.Moment]:
     """Answers and loads of up to four ranks in the order of time, with waits for a CPU, and a moment after them."""
-    times, waits = draw(growing(1e5)), draw(growing(1e4))
-    moments = [health.Moment(at, waited) for at, waited in zip(times, waits, strict=False)]
+    counts = zip(draw(growing(1e5)), draw(growing(1e4)), draw(growing(1e4)), strict=False)
+    moments = [health.Moment(*count) for count in counts]
     events = [
         (
             draw(st.sampled_from(("answer", "load"))),
@@ -50,7 +51,8 @@ def observations(draw: st.DrawFn) -> tuple[list[Event], health.Moment]:
         for moment in moments
     ]
     last = moments[-1] if moments else health.Moment(0.0)
-    return events, health.Moment(last.at + draw(st.floats(0, 100)), last.waited + draw(st.floats(0, 100)))
+    later = [value + draw(st.floats(0, 100)) for value in (last.at, last.waited, last.compiled)]
+    return events, health.Moment(*later)
 
 
 def replay(events: list[Event]) -> health.Ranks:
@@ -61,11 +63,11 @@ def replay(events: list[Event]) -> health.Ranks:
     return ranks
 
 
-PATIENCES = st.builds(health.Patience, st.floats(0.1, 60), st.floats(0, 60))
+PATIENCES = st.builds(health.Patience, st.floats(0.1, 60), st.floats(0, 60), st.floats(0, 60))
 
 
 @given(observed=observations(), patience=PATIENCES)
-def test_a_rank_is_hung_exactly_when_its_silence_less_the_starved_part_reaches_the_limit(
+def test_a_rank_is_hung_exactly_when_its_silence_less_what_excuses_it_reaches_the_limit(
     observed: tuple[list[Event], health.Moment], patience: health.Patience
 ) -> None:
     events, now = observed
@@ -79,24 +81,25 @@ def test_a_rank_is_hung_exactly_when_its_silence_less_the_starved_part_reaches_t
     ranks = replay(events)
     hung = health.hung_ranks(ranks, now, patience)
     for rank, proof in proofs.items():
-        silence, starved = now.at - proof.at, now.waited - proof.waited
-        assert (rank in hung) == (silence - min(starved, patience.starved) >= patience.limit)
+        starved = min(now.waited - proof.waited, patience.starved)
+        compiled = min(now.compiled - proof.compiled, patience.compiling)
+        assert (rank in hung) == (now.at - proof.at - (starved + compiled) >= patience.limit)
     assert set(health.silent_ranks(ranks)) == set(range(4)) - set(proofs)
 
 
 @given(observed=observations(), patience=PATIENCES, more=st.floats(0, 100))
-def test_a_starved_engine_gets_time_but_never_for_ever(
+def test_a_starved_or_compiling_engine_gets_time_but_never_for_ever(
     observed: tuple[list[Event], health.Moment], patience: health.Patience, more: float
 ) -> None:
     events, now = observed
     ranks = replay(events)
     hung = health.hung_ranks(ranks, now, patience)
-    starved_more = health.Moment(now.at, now.waited + more)
-    assert set(health.hung_ranks(ranks, starved_more, patience)) <= set(hung)
+    for excused in (replace(now, waited=now.waited + more), replace(now, compiled=now.compiled + more)):
+        assert set(health.hung_ranks(ranks, excused, patience)) <= set(hung)
     for rank, known in ranks.by_rank.items():
         if known.last_token is None:
             assert rank not in hung
-        elif now.at - known.last_token.at >= patience.limit + patience.starved + 1e-6:
+        elif now.at - known.last_token.at >= patience.limit + patience.starved + patience.compiling + 1e-6:
             assert rank in hung
         elif now.at - known.last_token.at < patience.limit:
             assert rank not in hung
@@ -111,13 +114,38 @@ def test_every_rank_is_asked_before_it_can_be_called_hung(
     assert set(health.hung_ranks(ranks, now, patience)) <= set(health.ranks_to_probe(ranks, now, patience.limit))
 
 
-def test_the_engine_as_it_is_set_finds_a_frozen_rank_in_15_s_unless_it_was_starved() -> None:
+def test_the_engine_as_it_is_set_finds_a_frozen_rank_in_15_s_unless_it_was_starved_or_compiled() -> None:
     limits = Limits()
-    patience = health.Patience(limits.hang, limits.starved)
+    patience = health.Patience(limits.hang, limits.starved, limits.compiling)
     ranks = health.Ranks.of(1).answered(0, health.Moment(100.0, 3.0))
     assert health.hung_ranks(ranks, health.Moment(115.0 - limits.probe, 4.0), patience)
     # Two replicas and a load test on two cores: a healthy rank silent for 20 s, its processes 12 s without a CPU.
     assert not health.hung_ranks(ranks, health.Moment(120.0, 15.0), patience)
+    # A DeepGEMM kernel that a first long prompt needs, compiled in ten minutes; the token comes some seconds later.
+    assert not health.hung_ranks(ranks, health.Moment(705.0, 3.0, 600.0), patience)
+    assert health.hung_ranks(ranks, health.Moment(100.0 + limits.longest_silence, 500.0, 5000.0), patience)
+
+
+def test_the_compile_clock_counts_the_time_in_which_a_compiler_was_seen() -> None:
+    clock = compiling.Clock(10.0)
+    for now, seen in ((11.0, False), (12.5, True), (13.0, True), (14.0, False)):
+        clock.tick(now, seen)
+    assert clock.seconds == 2.0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Multi-thread loading shards:  25% Completed | 41/163 [00:30<01:30]", "Loading weights: 41 of 163 shards."),
+        ("[2026-11-25 TP0] Load weight begin. avail mem=78.26 GB", "Loading weights."),
+        ("[TP0] Try DeepGEMM JIT Compiling for <GEMM_NT_F8F8BF16> N=4096, K=7168, num_groups=1", "Compiling DeepGEMM"),
+        ("[TP0] Capture decode CUDA graph begin. This can take up to several minutes.", "Capturing CUDA graphs."),
+        ("[TP0] Prefill batch, #new-seq: 1", None),
+    ],
+)
+def test_a_line_of_the_server_tells_what_the_start_is_at(line: str, words: str | None) -> None:
+    detail = weights_detail(line)
+    assert detail is None if words is None else detail is not None and detail.startswith(words)
 
 
 def test_a_process_that_competes_for_a_cpu_is_seen_waiting_and_a_frozen_one_is_not() -> None:

@@ -121,3 +121,12 @@ def test_the_last_words_are_kept(tmp_path: Path) -> None:
     assert (ended.status, ended.served) == (2, False)
     assert ended.tail[-1].endswith("unrecognized arguments: --y")
     agent.close()
+
+
+def test_a_compiler_below_the_server_is_seen_while_it_runs(tmp_path: Path) -> None:
+    compiler = tmp_path / "ptxas"
+    compiler.symlink_to("/bin/sleep")
+    agent = Agent(tmp_path, f"import subprocess, time; subprocess.run([{str(compiler)!r}, '2']); time.sleep(60)")
+    assert agent.until("compiling") is True
+    assert agent.until("compiling") is False
+    agent.close()

@@ -67,7 +67,7 @@ def decide(config: Autoscaling, window: Sequence[Sample], state: ScalingState, n
     if bounded != state.desired:
         reason = Reason.AT_MINIMUM if bounded > state.desired else Reason.AT_MAXIMUM
         bounds = f"minReplicas {config.min_replicas}, maxReplicas {config.max_replicas}"
-        return Decision(bounded, reason, f"{state.desired} replicas were wanted; {bounds}")
+        return Decision(bounded, reason, f"{_count(state.desired)} wanted; {bounds}")
     missing = _missing(window, state, now)
     if missing is not None:
         reason = Reason.REPLICA_STARTING if state.ready == 0 and state.starting else Reason.MISSING_METRICS
@@ -79,6 +79,11 @@ def decide(config: Autoscaling, window: Sequence[Sample], state: ScalingState, n
     if state.starting and need.replicas > state.ready * (1 + TOLERANCE):
         return Decision(bounded, Reason.REPLICA_STARTING, f"{need.words}; {_coming(config, state, now)}")
     return _down(config, window, state, bounded, need, now)
+
+
+def _count(number: float, noun: str = "replica") -> str:
+    shown = f"{number:.0f}"
+    return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
 
 
 def _coming(config: Autoscaling, state: ScalingState, now: float) -> str:
@@ -109,16 +114,16 @@ def _needs(config: Autoscaling, samples: Sequence[Sample], margin: float = 1.0) 
     kv = sum(s.kv_replicas for s in samples) / count
     ready = sum(len(s.replicas) for s in samples) / count
     target = config.target_kv_usage_percent / 100
-    words = f"KV cache {100 * kv / ready:.0f}% used in {ready:.0f} replicas (target {config.target_kv_usage_percent}%)"
+    words = f"KV cache {100 * kv / ready:.0f}% used in {_count(ready)} (target {config.target_kv_usage_percent}%)"
     needs = [_Need(kv / (target * margin), Reason.KV_USAGE_HIGH, words)]
     if config.target_tokens_per_second_per_replica is not None:
         rate = sum(s.tokens_per_second for s in samples) / count
         goal = config.target_tokens_per_second_per_replica
-        words = f"{rate:.0f} tokens/s in {ready:.0f} replicas (target {goal} each)"
+        words = f"{rate:.0f} tokens/s in {_count(ready)} (target {goal} each)"
         needs.append(_Need(rate / (goal * margin), Reason.THROUGHPUT_HIGH, words))
     waiting = sum(s.waiting for s in samples) / count
     allowed = config.max_waiting_requests_per_replica
-    words = f"{waiting:.0f} requests wait in {ready:.0f} replicas (at most {allowed} each)"
+    words = f"{_count(waiting, 'request')} waiting in {_count(ready)} (at most {allowed} each)"
     # A queue says that the present replicas do not keep up; how far, only its growth would tell. One more at a time.
     excess = waiting > allowed * ready
     queue = ready + 1 if excess else (ready * waiting / (allowed * ready) if allowed else 0.0)
@@ -133,11 +138,11 @@ def _up(config: Autoscaling, state: ScalingState, current: int, need: _Need, now
         return Decision(current, Reason.AT_MAXIMUM, f"{need.words}; maxReplicas is {config.max_replicas}")
     if state.last_up is not None and now - state.last_up < config.scale_up_cooldown_seconds:
         left = config.scale_up_cooldown_seconds - (now - state.last_up)
-        text = f"{need.words}: {wanted} replicas are needed, but the last step up was less than"
+        text = f"{need.words}: {_count(wanted)} needed, but the last step up was less than"
         return Decision(
             current, Reason.COOLDOWN, f"{text} {config.scale_up_cooldown_seconds} s ago ({left:.0f} s left)"
         )
-    return Decision(wanted, need.reason, f"{need.words}: from {current} to {wanted} replicas")
+    return Decision(wanted, need.reason, f"{need.words}: from {current} to {_count(wanted)}")
 
 
 def _down(
@@ -154,22 +159,22 @@ def _down(
     )
     wanted = max(math.ceil(peak.replicas), config.min_replicas, 1)
     if wanted >= current:
-        return Decision(current, Reason.WITHIN_TARGETS, f"{need.words}: {current} replicas are right")
+        return Decision(current, Reason.WITHIN_TARGETS, f"{need.words}: just right for {_count(current)}")
     changed = max(state.last_up or 0.0, state.last_down or 0.0)
     if now - changed < cooldown:
         left = cooldown - (now - changed)
-        text = f"{need.words}: {wanted} replicas would do; waiting {left:.0f} s more after the last step"
+        text = f"{need.words}: {_count(wanted)} would do; waiting {left:.0f} s more after the last step"
         return Decision(current, Reason.COOLDOWN, text)
     if state.starting:
-        text = f"{need.words}: {wanted} replicas would do; {state.starting} still starting, so the load is not settled"
+        text = f"{need.words}: {_count(wanted)} would do; {state.starting} still starting, so the load is not settled"
         return Decision(current, Reason.REPLICA_STARTING, text)
     measured = [s for s in samples if s.complete]
     if len(measured) < COVERAGE * len(samples) or now - measured[0].at < COVERAGE * cooldown:
-        text = f"{need.words}: {wanted} replicas would do; not all of the last {cooldown} s has been measured"
+        text = f"{need.words}: {_count(wanted)} would do; not all of the last {cooldown} s has been measured"
         return Decision(current, Reason.COOLDOWN, text)
     return Decision(
         wanted,
         Reason.LOAD_LOW,
-        f"{need.words}, and for {cooldown} s no more than {peak.replicas:.1f} replicas' worth with a margin: "
-        f"from {current} to {wanted} replicas",
+        f"{need.words}; the load of the last {cooldown} s, with a margin, fills {peak.replicas:.1f} of {current}: "
+        f"from {current} to {_count(wanted)}",
     )
