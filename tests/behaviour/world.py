@@ -54,7 +54,8 @@ class Operator:
         command = [sys.executable, "-m", "r1_operator", *flags, *images]
         with self._log.open("ab") as log:
             # POD_NAME: the same identity after a crash takes its lease back at once, as a restarted container does.
-            environment = {**os.environ, "POD_NAME": "operator"}
+            # TMPDIR: the kubernetes package keeps the kubeconfig's keys in files there, which a kill -9 leaves behind.
+            environment = {**os.environ, "POD_NAME": "operator", "TMPDIR": str(self._log.parent)}
             self._process = self._cluster.popen_inside(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
 
     def end(self, number: int = signal.SIGTERM) -> int:

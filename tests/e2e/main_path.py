@@ -30,7 +30,7 @@ AUTOSCALING = {
 
 LOAD = ("--concurrency", "6", "--duration", "1200", "--input-tokens", "100", "--output-tokens", "300", "--ignore-eos")
 TRICKLE = ("--rate", "0.5", "--duration", "1200")
-"""Light traffic that goes on while the second replica drains: not one of its requests may be lost."""
+"""Light traffic that goes on while one replica drains: not one of its requests may be lost."""
 
 
 def demo_manifest(name: str = "r1") -> dict[str, Any]:
@@ -105,8 +105,8 @@ def scale_with_load(site: Site, url: str, report: Report = silent) -> Scaled:
         report("light traffic goes on")
         down = _event(site, "ScaledDown")
         report(f"autoscaler: {down}")
-        wait_for("the second replica gone", site.pods, 180, until=lambda pods: len(pods) == 2, describe=len)
-        report("the second replica has drained and left")
+        wait_for("one replica gone", site.pods, 180, until=lambda pods: len(pods) == 2, describe=len)
+        report("one replica has drained and left")
         during_drain = light.stop()
         _told(report, "while it drained", during_drain)
     return Scaled(during_load, during_drain, up, down)

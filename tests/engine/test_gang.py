@@ -212,6 +212,32 @@ def test_a_frozen_process_ends_a_serving_gang(gang: Gang, node: int, title: str,
     same_cause(gang)
 
 
+COMPILE = """
+import pathlib, subprocess, sys, threading, time
+def compile():
+    while not pathlib.Path("/mnt/model/compile").exists():
+        time.sleep(0.1)
+    subprocess.run(["/mnt/model/ptxas", "20"])
+if "r1_engine.serve" in sys.orig_argv:
+    threading.Thread(target=compile, daemon=True).start()
+"""
+
+
+@slow
+def test_a_compiler_on_another_node_excuses_a_silence(tmp_path: Path) -> None:
+    for file in TINY_MODEL.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "sitecustomize.py").write_text(COMPILE)
+    (tmp_path / "ptxas").symlink_to("/bin/sleep")
+    with Gang(models={1: tmp_path}, environment={"PYTHONPATH": "/mnt/model"}) as gang:
+        gang.wait_ready()
+        began = time.monotonic()
+        (tmp_path / "compile").touch()
+        gang.freeze(1, "sglang::scheduler")
+        assert gang.wait_ended(60) == [71, 71]
+        assert 20 + 8 < time.monotonic() - began < 20 + 15
+
+
 @slow
 def test_a_stuck_request_is_cut_at_the_end_of_the_drain() -> None:
     with Gang(config={"drainSeconds": 2}) as gang:
