@@ -27,7 +27,7 @@ generate: setup ## write the generated files anew (CRD, tables of the docs)
 	@bash scripts/generate.sh
 
 cluster: setup ## leave a local Kubernetes running in the background and print how to use it
-	@$(PYTHON) -m tests.cluster up --nodes 4 --gpus-per-node 1 $(CLUSTER_ARGS)
+	@bash scripts/cluster.sh $(CLUSTER_ARGS)
 
 cluster-down: ## end the cluster of `make cluster`
 	@$(PYTHON) -m tests.cluster down

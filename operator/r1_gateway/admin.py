@@ -16,9 +16,10 @@ _STALE_SECONDS = 15.0
 
 
 class Admin:
-    """Handlers. `leaving` is set once the pod terminates: it must leave the Service before it stops serving."""
+    """Handlers. `token` is asked for at each request: the kubelet writes a new one where the Secret was made anew.
+    `leaving` is set once the pod terminates: it must leave the Service before it stops serving."""
 
-    def __init__(self, feeder: Feeder, router: Router, token: str, clock: Callable[[], float]) -> None:
+    def __init__(self, feeder: Feeder, router: Router, token: Callable[[], str], clock: Callable[[], float]) -> None:
         self._feeder, self._router, self._token, self._clock = feeder, router, token, clock
         self.leaving = asyncio.Event()
 
@@ -76,7 +77,7 @@ class Admin:
 
     def _authorize(self, request: web.Request) -> None:
         given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._token()}".encode()):
             raise web.HTTPUnauthorized(text="the admin port asks for the gateway's token\n")
 
 

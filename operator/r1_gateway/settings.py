@@ -23,7 +23,7 @@ class Settings:
     the operator is away serves with it until it is told better. Times in seconds."""
 
     served_name: str
-    admin_token: str
+    token_file: Path
     api_key: str | None
     address: str = "0.0.0.0"
     port: int = 8000
@@ -32,6 +32,20 @@ class Settings:
     drain_seconds: float = 300.0
     linger_seconds: float = 5.0
     workers: frozenset[str] = frozenset()
+
+    def admin_token(self) -> str:
+        """As the file holds it now. Raises SettingsError that names the file."""
+        return _token(self.token_file)
+
+
+def _token(file: Path) -> str:
+    try:
+        token = file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{file}: {error}; is the gateway's Secret mounted there?") from error
+    if not token:
+        raise SettingsError(f"{file}: empty; the admin port would be open to everyone")
+    return token
 
 
 def read_settings(
@@ -42,12 +56,7 @@ def read_settings(
         config = json.loads(config_file.read_text())
     except (OSError, ValueError) as error:
         raise SettingsError(f"{config_file}: {error}; is the gateway's ConfigMap mounted there?") from error
-    try:
-        token = token_file.read_text().strip()
-    except OSError as error:
-        raise SettingsError(f"{token_file}: {error}; is the gateway's Secret mounted there?") from error
-    if not token:
-        raise SettingsError(f"{token_file}: empty; the admin port would be open to everyone")
+    _token(token_file)
     if not isinstance(config, dict):
         raise SettingsError(f"{config_file}: not a JSON object")
     known = {
@@ -72,7 +81,7 @@ def read_settings(
     if api_key is not None and not api_key.strip():
         raise SettingsError(f"{API_KEY_VARIABLE}: empty; the Secret of spec.gateway.apiKeySecret holds no key")
     return Settings(
-        admin_token=token,
+        token_file=token_file,
         api_key=api_key.strip() if api_key else None,
         address=address,
         workers=frozenset(workers),

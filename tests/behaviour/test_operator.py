@@ -114,6 +114,22 @@ def test_deleted_midway_leaves_nothing(deploy: Deploy) -> None:
     wait_for("nothing left", r1.left, until=lambda left: left == [])
 
 
+def test_made_again_at_once_it_serves_with_nothing_of_its_predecessor(deploy: Deploy) -> None:
+    r1 = deploy()
+    r1.await_ready("r1-0-0")
+    before = r1.uid()
+    r1.kubectl("delete", "r1d", "r1", "--wait=false")
+    r1.apply()
+    wait_for("a resource of its own", r1.uid, until=lambda uid: uid != before)
+    ready = wait_for("it serves", r1.gangs, until=lambda gangs: list(gangs.values()) == ["Ready"])
+    r1.await_condition("Ready", "True")
+    assert wait_for("the gateway answers", lambda: answers(r1.gateway()))
+    wait_for("the old pods gone", lambda: {n[:-2] for n in names_of(r1.pods())}, until=lambda g: g == set(ready))
+    assert r1.owners() == {r1.uid()}
+    told = [event for event in r1.events() if event.startswith(("GatewaySyncFailed", "GangFailed", "ReconcileFailed"))]
+    assert told == []
+
+
 @pytest.mark.alone
 def test_operator_killed_midway_goes_on(world: World, deploy: Deploy) -> None:
     r1 = deploy(env={"R1_STANDIN_START_SECONDS": "5"})

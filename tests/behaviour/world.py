@@ -183,6 +183,20 @@ class Deployment:
         status: dict[str, Any] = self._reader.get(path).get("status") or {}
         return status
 
+    def uid(self) -> str:
+        path = f"/apis/r1operator.dev/v1alpha1/namespaces/{self.namespace}/r1deployments/{self.name}"
+        return str(self._reader.get(path)["metadata"]["uid"])
+
+    def owners(self) -> set[str]:
+        """Uids of the R1Deployments that own anything here."""
+        return {
+            owner["uid"]
+            for path in OWNED
+            for item in self._reader.get(path, labelSelector="app.kubernetes.io/managed-by=r1-operator")["items"]
+            for owner in item["metadata"].get("ownerReferences", ())
+            if item["metadata"]["namespace"] == self.namespace and owner["kind"] == "R1Deployment"
+        }
+
     def condition(self, kind: str) -> dict[str, Any]:
         return next((c for c in self.status().get("conditions", ()) if c["type"] == kind), {})
 

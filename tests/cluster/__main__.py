@@ -22,6 +22,12 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _this_command() -> str:
+    """How to call this command line again from here, with the Python that has its packages."""
+    beside = os.path.relpath(sys.executable)
+    return f"{sys.executable if beside.startswith('..') else beside} -m tests.cluster"
+
+
 def _config(arguments: argparse.Namespace) -> ClusterConfig:
     return ClusterConfig(
         name=arguments.name,
@@ -42,8 +48,8 @@ def up(arguments: argparse.Namespace) -> int:
     _say("In your shell:\n")
     print(_exports(cluster))
     _say("\nThen `kubectl get nodes`, `helm list`. A Service on a port of this machine:\n")
-    _say(f"  python -m tests.cluster expose --name {config.name} NAMESPACE SERVICE PORT\n")
-    _say(f"Logs: {cluster.paths.logs}\nEnd it: python -m tests.cluster down --name {config.name}")
+    _say(f"  {_this_command()} expose --name {config.name} NAMESPACE SERVICE PORT\n")
+    _say(f"Logs: {cluster.paths.logs}\nEnd it: {_this_command()} down --name {config.name}")
     return 0
 
 

@@ -48,6 +48,8 @@ COMPONENT_GATEWAY: Final = "gateway"
 # --- annotations -----------------------------------------------------------------------------------------------------
 ANNOTATION_CONTENT_HASH: Final = f"{GROUP}/content-hash"
 """On an object we apply: hash of what we applied, so that an unchanged object costs no write."""
+ANNOTATION_OWNER_UID: Final = f"{GROUP}/owner-uid"
+"""On a gateway pod: the R1Deployment it serves for, which owns its ReplicaSet's Deployment."""
 
 # --- scheduling ------------------------------------------------------------------------------------------------------
 SCHEDULING_GATE: Final = f"{GROUP}/gang"

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     DEGRADED = "Degraded"
     START_FAILED = "StartFailed"
     SCALED_TO_ZERO = "ScaledToZero"
+    NOT_ROUTED = "NotRouted"
     RECONCILE_FAILED = "ReconcileFailed"
     # SpecValid
     PLANNED = "Planned"

@@ -20,10 +20,12 @@ from .queue import Key
 
 @dataclass(frozen=True, slots=True)
 class GatewayRound:
-    """What came of feeding the gateway. `told`: no gateway pod that serves users routes to a replica not wanted."""
+    """What came of feeding the gateway. `told`: no gateway pod that serves users routes to a replica not wanted.
+    `routed`: how many replicas all gateway pods that serve users send requests to; None if they were not asked."""
 
     finding: Finding
     told: bool
+    routed: int | None = None
 
 
 async def missing_api_key(client: Client, namespace: str, spec: R1DeploymentSpec) -> Finding | None:
@@ -52,10 +54,15 @@ def gateway_token(cache: Cache, key: Key) -> str | None:
     return base64.b64decode(encoded).decode() if encoded else None
 
 
-def gateway_pods(cache: Cache, key: Key) -> dict[str, bool]:
-    """Addresses of the gateway's running pods, and whether each is ready (serves users)."""
+def gateway_pods(cache: Cache, key: Key, uid: str) -> dict[str, bool]:
+    """Addresses of the gateway's running pods, and whether each is ready (serves users).
+
+    `uid`: the R1Deployment's. A pod that is left of a predecessor serves that one's last requests, with its token.
+    """
     pods: dict[str, bool] = {}
     for pod in cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_GATEWAY)):
+        if (pod["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, uid) != uid:
+            continue
         status: Mapping[str, Any] = pod.get("status") or {}
         if status.get("phase") == "Running" and status.get("podIP"):
             ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
@@ -81,4 +88,7 @@ async def feed(
         return GatewayRound(
             Finding("False", Reason.GATEWAY_STARTING, f"none of {len(pods)} gateway pods is ready"), True
         )
-    return GatewayRound(Finding("True", Reason.GATEWAY_READY, f"{ready} gateway pods are ready"), True)
+    serving = [reports for address, reports in result.reports.items() if pods[address]]
+    routing = [{report.url for report in reports if report.state == "Routing"} for reports in serving]
+    routed = {worker.url for worker in wanted}.intersection(*routing)
+    return GatewayRound(Finding("True", Reason.GATEWAY_READY, f"{ready} gateway pods are ready"), True, len(routed))

@@ -38,14 +38,16 @@ from .gateway import GatewayRound, feed, gateway_pods, gateway_token, missing_ap
 from .monitor import Monitor
 from .placing import Placer
 from .ports import Gateways
+from .predecessor import still_in_the_way
 from .queue import Key
 from .reading import Settings, Subject, read_subject
-from .rounds import BUSY_SECONDS, describe, force, next_look, undo, wanted_of, workers_of
+from .rounds import BUSY_SECONDS, SOON_SECONDS, describe, force, next_look, undo, wanted_of, workers_of
 from .steps import Steps
 from .weights import check_weights
 
 log = logging.getLogger(__name__)
 
+_PATIENCE_SECONDS = 60.0
 _OUT_OF_ROTATION = frozenset({"Draining", "Failed"})
 
 
@@ -93,6 +95,9 @@ class Reconciler:
             return self._after(steps, BUSY_SECONDS if left else None)
         now = self._clock()
         subject = read_subject(obj, self._settings)
+        if in_the_way := still_in_the_way(self._cache, key, subject.metadata.uid):
+            await self._tell_of_predecessor(obj, subject, in_the_way, steps, now)
+            return self._after(steps, SOON_SECONDS)
         gangs = gangs_of(self._cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_ENGINE)))
         weights = self._check_weights(subject)
         scaling = self._scale(subject, gangs, key, now)
@@ -112,6 +117,7 @@ class Reconciler:
             spec_valid=subject.valid,
             weights=weights,
             gateway=gateway.finding,
+            routed=gateway.routed,
             plan=subject.plan,
             decision=decision,
             revision=wanted.revision if subject.context else None,
@@ -207,9 +213,9 @@ class Reconciler:
         with steps.step("gateway"):
             token = gateway_token(self._cache, key)
             wanted = workers_of(decision, self._routable(decision, key))
-            fed = await feed(self._gateways, gateway_pods(self._cache, key), wanted, token)
+            fed = await feed(self._gateways, gateway_pods(self._cache, key, subject.metadata.uid), wanted, token)
             missing = await missing_api_key(self._client, key[0], subject.spec) if subject.spec else None
-            return fed if missing is None else GatewayRound(missing, fed.told)
+            return fed if missing is None else GatewayRound(missing, fed.told, fed.routed)
         return GatewayRound(Finding("Unknown", Reason.GATEWAY_SYNC_FAILED, "not fed in this round"), False)
 
     def _routable(self, decision: Decision, key: Key) -> frozenset[str]:
@@ -279,6 +285,30 @@ class Reconciler:
             count(self._metrics, key, subject.status, status)
             for event in events(subject.status, status):
                 self._events.emit(obj, event.reason, event.message, type=event.type)
+
+    async def _tell_of_predecessor(
+        self, obj: JsonObject, subject: Subject, in_the_way: Sequence[str], steps: Steps, now: float
+    ) -> None:
+        """The garbage collector needs a second, half a minute just after the CRD was made; longer is for the user."""
+        log.debug("%s: waits until the garbage collector has taken %s", steps.key, ", ".join(in_the_way))
+        meta = subject.metadata
+        if now - (unix_time(meta.creation_timestamp) or now) < _PATIENCE_SECONDS:
+            return
+        observation = Observation(
+            generation=meta.generation,
+            spec=subject.spec,
+            selector=names.engine_selector(meta.name),
+            desired=subject.status.desired_replicas,
+            spec_valid=subject.valid,
+            weights=Finding("Unknown", Reason.WEIGHTS_UNCHECKED, "not looked at yet"),
+            gateway=Finding("Unknown", Reason.GATEWAY_STARTING, "not looked at yet"),
+            plan=subject.plan,
+            errors=(
+                f"left of an earlier R1Deployment of this name, whose uid they carry: {', '.join(in_the_way)}; "
+                "wait for the garbage collector, or delete them",
+            ),
+        )
+        await self._tell(obj, subject, observation, steps, now)
 
     @staticmethod
     def _after(steps: Steps, next_look: float | None) -> float | None:

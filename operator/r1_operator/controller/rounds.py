@@ -18,6 +18,8 @@ from .reading import Subject
 BUSY_SECONDS = 5.0
 """Look again after this long while something is under way or the autoscaler watches the load."""
 IDLE_SECONDS = 30.0
+SOON_SECONDS = 1.0
+"""While nothing can be done before others have done their part."""
 
 
 def wanted_of(subject: Subject, replicas: int, weights: Finding) -> Wanted:
@@ -81,4 +83,7 @@ def next_look(observation: Observation, decision: Decision) -> float:
         or observation.gateway.status != "True"
     )
     usual = BUSY_SECONDS if busy else IDLE_SECONDS
+    ready = sum(view.state is GangState.READY for view in decision.replicas)
+    if observation.routed is not None and observation.routed < min(ready, observation.desired):
+        usual = SOON_SECONDS  # the router's own look at a replica that is new to it takes a second
     return usual if decision.look_again_in is None else min(usual, decision.look_again_in)

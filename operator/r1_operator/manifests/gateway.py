@@ -75,7 +75,10 @@ def _service(context: Context) -> dict[str, Any]:
 def _deployment(context: Context) -> dict[str, Any]:
     labels = names.base_labels(context.name, names.COMPONENT_GATEWAY)
     # A pod reads its settings once, so other settings mean other pods.
-    annotations = {names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context))}
+    annotations = {
+        names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context)),
+        names.ANNOTATION_OWNER_UID: context.owner["uid"],  # a pod's own owner is a ReplicaSet
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -92,6 +92,11 @@ def _ready(observed: Observation) -> Finding:
     outdated = [v.name for v in replicas if v.gang and observed.revision and v.gang.revision != observed.revision]
     if ready >= observed.desired and observed.gateway.status != "True":
         return Finding("False", observed.gateway.reason, f"{count}, but the gateway is not: {observed.gateway.message}")
+    if ready >= observed.desired and observed.routed is not None and observed.routed < observed.desired:
+        words = (
+            f"the gateway reaches {observed.routed} of them; if that stays, see what keeps it from the engines' ports"
+        )
+        return Finding("False", Reason.NOT_ROUTED, f"{count}, but {words}")
     if ready >= observed.desired:
         if outdated:
             return Finding("True", Reason.UPDATING, f"{count}; being replaced one by one: {', '.join(outdated)}")

@@ -42,6 +42,8 @@ class Observation:
     spec_valid: Finding
     weights: Finding
     gateway: Finding
+    routed: int | None = None
+    """Replicas that every gateway pod sends requests to; None if that is not known."""
     plan: Plan | None = None
     decision: Decision | None = None
     revision: str | None = None

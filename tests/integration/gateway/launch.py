@@ -38,6 +38,7 @@ class Gateway:
     folder: Path
     session: aiohttp.ClientSession
     api_key: str | None = None
+    token: str = TOKEN
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
@@ -54,7 +55,7 @@ class Gateway:
             "workers": list(workers),
         }
         (self.folder / "gateway.json").write_text(json.dumps(config))
-        (self.folder / "token").write_text(TOKEN)
+        (self.folder / "token").write_text(self.token)
         files = ["--config", str(self.folder / "gateway.json"), "--token-file", str(self.folder / "token")]
         command = [sys.executable, "-m", "r1_gateway", *files, "--address", "127.0.0.1"]
         environment = {**os.environ, **({"R1_API_KEY": self.api_key} if self.api_key else {})}
@@ -80,7 +81,7 @@ class Gateway:
     async def sync(self, *urls: str) -> SyncResult:
         self.wanted = urls
         wanted = frozenset(Worker(url) for url in urls)
-        return await sync_workers(self.session, ["127.0.0.1"], wanted, token=TOKEN, port=self.admin_port)
+        return await sync_workers(self.session, ["127.0.0.1"], wanted, token=self.token, port=self.admin_port)
 
     async def serve(self, *urls: str) -> None:
         """Start, feed and wait until ready, as operator and kubelet do."""

@@ -209,6 +209,16 @@ async def test_restarted_gateway_is_unready_until_it_is_told(tmp_path: Path, rep
         assert (await target.ask()).status == 200
 
 
+async def test_a_gateway_whose_secret_was_made_anew_follows_it(tmp_path: Path, replica: Gang) -> None:
+    async with gateway(tmp_path) as target:
+        await target.serve(replica.url)
+        target.token = "made anew"
+        refused = await target.sync(replica.url)
+        assert "status 401" in refused.failures["127.0.0.1"].why
+        (tmp_path / "token").write_text(target.token)
+        assert (await target.sync(replica.url)).told
+
+
 async def test_gateway_without_an_operator_serves_with_the_list_it_was_made_with(tmp_path: Path, replica: Gang) -> None:
     async with gateway(tmp_path) as target:
         await target.start([replica.url])
