@@ -26,6 +26,8 @@ from r1_engine import compiling, processes
 TAIL_LINES = 120
 # New processes of the server are looked for this often; a death is known at once.
 _RESCAN_SECONDS = 1.0
+# Parts that are tied to the server die with it and may be seen to first: so long we look whether it was the server.
+_TOGETHER_SECONDS = 0.05
 # SGLang's long-lived processes name themselves so; anything else below the server may come and go.
 _PART_PREFIX = "sglang::"
 
@@ -119,7 +121,10 @@ class _Supervision:
         if pid != self._child.pid and self._stopping:
             return None
         self._on_output()
-        status = self._child.poll()
+        try:
+            status, pid, name = self._child.wait(_TOGETHER_SECONDS), self._child.pid, "server"
+        except subprocess.TimeoutExpired:
+            status = None
         return Ended(f"{name} (process {pid})", status, tuple(self._tail), self._served)
 
     def _on_output(self) -> None:

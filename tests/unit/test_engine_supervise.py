@@ -17,10 +17,12 @@ import pytest
 from r1_engine import processes
 from r1_engine.supervise import Ended, supervise
 
-# A server with one part that names itself as SGLang's do; SIGTERM ends the part first, then the server with status 0.
+# A server with one part that names itself as SGLang's do and dies with it (parent-death signal, option 1 of prctl);
+# SIGTERM ends the part first, then the server with status 0.
 SERVER = """
-import os, signal, subprocess, sys, time
-part = subprocess.Popen(["bash", "-c", "exec -a sglang::scheduler_TP0 sleep 60"])
+import ctypes, os, signal, subprocess, sys, time
+tie = lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+part = subprocess.Popen(["bash", "-c", "exec -a sglang::scheduler_TP0 sleep 60"], preexec_fn=tie)
 def end(*_):
     part.kill(); part.wait(); sys.exit(0)
 signal.signal(signal.SIGTERM, end)
@@ -98,7 +100,8 @@ def test_a_part_that_dies_ends_the_server(serving: tuple[Agent, int, int]) -> No
 def test_a_killed_server_takes_its_parts_along(serving: tuple[Agent, int, int]) -> None:
     agent, server, _ = serving
     os.kill(server, signal.SIGKILL)
-    assert agent.until("ended")["status"] == -signal.SIGKILL
+    ended = agent.until("ended")
+    assert (ended["status"], ended["what"]) == (-signal.SIGKILL, f"server (process {server})")
 
 
 def test_told_to_stop_a_dying_part_is_no_failure(serving: tuple[Agent, int, int]) -> None:
