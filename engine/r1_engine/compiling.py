@@ -8,9 +8,10 @@ as it is set there, Triton, FlashInfer and inductor run compilers as child proce
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-# As the kernel shows them: nvcc with its stages; the host's compilers and linkers, and what calls them.
+from r1_engine import processes
+
+# nvcc with its stages; the host's compilers and linkers, and what calls them.
 _CUDA = ("nvcc", "cudafe++", "cicc", "ptxas", "fatbinary", "nvlink", "cuobjdump")
 _HOST = ("ninja", "cc", "c++", "gcc", "g++", "cc1", "cc1plus", "clang", "clang++", "as", "ld")
 COMPILERS = frozenset(_CUDA + _HOST)
@@ -18,14 +19,7 @@ COMPILERS = frozenset(_CUDA + _HOST)
 
 def compiles(pids: Iterable[int]) -> bool:
     """Whether one of the processes is a compiler."""
-    return any(_name(pid) in COMPILERS for pid in pids)
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
+    return any(processes.program(pid) in COMPILERS for pid in pids)
 
 
 class Clock:

@@ -110,14 +110,13 @@ class Limits(_Frozen):
     hang: Annotated[float, Field(gt=0)] = 11.0
     starved: Annotated[float, Field(ge=0)] = 60.0
     compiling: Annotated[float, Field(ge=0)] = 1800.0
+    # SGLang looks at its own SIGTERM flag every 5 s and then gives its schedulers time to release memory.
+    stop: Annotated[float, Field(gt=0)] = 20.0
 
     @property
     def longest_silence(self) -> float:
         """After this a rank is hung, whatever excuses it."""
         return self.hang + self.starved + self.compiling
-
-    # SGLang looks at its own SIGTERM flag every 5 s and then gives its schedulers time to release memory.
-    stop: Annotated[float, Field(gt=0)] = 20.0
 
 
 class Pod(_Frozen):

@@ -118,8 +118,7 @@ class HeadRole:
                 code = Exit.NOT_PLACED if failed["reason"] == "NotPlaced" else Exit.DIED
                 self.node.fail(code, failed["reason"], failed["message"])
             elif (ended := message.get("ended")) and not self._stopping:
-                # The agent of that node knows more; its report is on the way when its link is alive.
-                await asyncio.sleep(0.3)
+                # The agent of that node knows more, and has told of it before if its link is alive.
                 message = f"{self._gang.describe(ended['index'])}: {ended['what']} ended."
                 self.node.fail(Exit.DIED, "EngineDied", message, consequence=True)
 

@@ -93,6 +93,11 @@ def title(pid: int) -> str:
         return ""
 
 
+def program(pid: int) -> str:
+    """The name of the program that the process runs, without its folder, or '' when it is gone."""
+    return Path(title(pid).split(" ", 1)[0]).name
+
+
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):

@@ -117,8 +117,7 @@ async def wait_up(group: RayGroup, settings: Settings, seconds: float) -> None:
         if ended := [part for pid, part in group.parts.items() if not processes.is_running(pid)]:
             raise RayStartError(f"{ended[0]} ended: {tail(group.log)}")
         for pid in processes.descendants(group.process.pid):
-            program = Path(processes.title(pid).split(" ", 1)[0]).name
-            if program in wanted:
+            if (program := processes.program(pid)) in wanted:
                 group.parts[pid] = program
         if wanted <= set(group.parts.values()) and "Ray runtime started" in group.log.read_text(errors="replace"):
             return

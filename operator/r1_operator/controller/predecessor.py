@@ -6,11 +6,11 @@ onto those would save some from the collector and lose others: a gateway without
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..api import names
 from ..cluster import Cache
-from ..cluster.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, SECRETS, SERVICES, JsonObject
+from ..cluster.resources import CONFIG_MAPS, DEPLOYMENTS, SECRETS, SERVICES, JsonObject
 from .queue import Key
 
 
@@ -20,15 +20,16 @@ def of_another(obj: JsonObject, uid: str) -> bool:
     return bool(owners) and uid not in owners
 
 
-def still_in_the_way(cache: Cache, key: Key, uid: str) -> list[str]:
-    """Children of a predecessor that must go first, as `Kind name`. Pods on their way out are not: they only drain."""
+def still_in_the_way(cache: Cache, key: Key, uid: str, pods: Sequence[JsonObject]) -> list[str]:
+    """Children of a predecessor that must go first, as `Kind name`. Pods on their way out are not: they only drain.
+
+    pods: the engine pods of that name.
+    """
 
     def left() -> Iterable[JsonObject]:
         labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_INSTANCE: key[1]}
         for resource in (DEPLOYMENTS, SERVICES, SECRETS, CONFIG_MAPS):
             yield from cache.snapshot(resource, key[0], labels)
-        for pod in cache.snapshot(PODS, key[0], labels):
-            if "deletionTimestamp" not in pod["metadata"]:
-                yield pod
+        yield from (pod for pod in pods if "deletionTimestamp" not in pod["metadata"])
 
     return [f"{obj.get('kind', 'object')} {obj['metadata']['name']}" for obj in left() if of_another(obj, uid)]

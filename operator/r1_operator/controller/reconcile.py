@@ -95,10 +95,11 @@ class Reconciler:
             return self._after(steps, BUSY_SECONDS if left else None)
         now = self._clock()
         subject = read_subject(obj, self._settings)
-        if in_the_way := still_in_the_way(self._cache, key, subject.metadata.uid):
+        pods = self._cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_ENGINE))
+        if in_the_way := still_in_the_way(self._cache, key, subject.metadata.uid, pods):
             await self._tell_of_predecessor(obj, subject, in_the_way, steps, now)
             return self._after(steps, SOON_SECONDS)
-        gangs = gangs_of(self._cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_ENGINE)))
+        gangs = gangs_of(pods)
         weights = self._check_weights(subject)
         scaling = self._scale(subject, gangs, key, now)
         shape = shape_of(subject.context, self._settings.fabric_label) if subject.context else None
