@@ -9,10 +9,11 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.e2e.site import Report, Site
+from tests.e2e.site import Report, Site, kill_in_pod
+from tests.waiting import NeverCame, Seen, wait_for
 
 from .traffic import Request, first, traffic
 
@@ -38,23 +39,21 @@ class DeadRank:
 def measure_dead_rank(site: Site, model: str, pattern: str, report: Report) -> DeadRank:
     """Kills the processes of node 1's container that match `pattern`, under traffic; reports what is known at once.
 
-    Raises TimeoutError if the replica never leaves the rotation.
+    Raises LookupError if none matches, NeverCame if the replica never leaves the rotation.
     """
     victim = next(p for p in site.pods() if p["metadata"]["labels"]["r1operator.dev/node-index"] == "1")
     port = int(site.gateway().rsplit(":", 1)[1])
     with Rotation(site) as rotation, traffic(port, model) as requests:
-        _await(lambda: any(r.status == 200 for r in requests), "requests are answered before the kill")
-        killed = _kill(site, victim["metadata"]["name"], pattern)
-        _await(lambda: rotation.left_after(killed) is not None, "the replica leaves the rotation")
+        _await("requests are answered before the kill", lambda: any(r.status == 200 for r in requests))
+        count, killed = kill_in_pod(site, victim["metadata"]["name"], pattern)
+        if not count:
+            raise LookupError(f"no process of node 1 matches {pattern!r}")
+        left = _await("the replica leaves the rotation", lambda: rotation.left_after(killed))
         failed = _await_stage(site, "Failed")
-        _await(lambda: first(requests, 503, killed) is not None, "requests are refused")
-        refused = first(requests, 503, killed)
-        assert refused is not None
-        left = rotation.left_after(killed)
-        assert left is not None
+        refused = _await("requests are refused", lambda: first(requests, 503, killed))
         report(f"out of rotation after {left - killed:.2f} s, first 503 after {refused.answered - killed:.2f} s")
-        with contextlib.suppress(TimeoutError):
-            _await(lambda: first(requests, 200, refused.answered) is not None, "the replica serves again")
+        with contextlib.suppress(NeverCame):
+            _await("the replica serves again", lambda: first(requests, 200, refused.answered))
     again = first(requests, 200, refused.answered)
     between = [r for r in requests if r.answered >= killed and (again is None or r.sent < again.sent)]
     return DeadRank(
@@ -110,35 +109,12 @@ class Rotation:
             self._seen.append((time.time(), any(w["state"] == "Routing" for w in workers)))
 
 
-def _kill(site: Site, pod: str, pattern: str) -> float:
-    """SIGKILL to the matching processes of the pod's container; → when. Raises LookupError if none matches."""
-    script = (
-        "import os,re,signal,time\n"
-        "pids = []\n"
-        "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-        "    if int(pid) == os.getpid(): continue\n"
-        "    try: line = open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' ')\n"
-        "    except OSError: continue\n"
-        f"    if re.search({pattern!r}, line): pids.append(int(pid))\n"
-        "now = time.time()\n"
-        "for pid in pids: os.kill(pid, signal.SIGKILL)\n"
-        "print(len(pids), now)\n"
-    )
-    count, moment = site.kubectl("exec", pod, "--", "python", "-c", script).split()[-2:]
-    if count == "0":
-        raise LookupError(f"no process of pod {pod} matches {pattern!r}")
-    return float(moment)
-
-
 def _await_stage(site: Site, stage: str) -> float:
-    _await(lambda: any(r["stage"] == stage for r in site.status()["replicaStatuses"]), f"the status says {stage}")
+    _await(f"the status says {stage}", lambda: any(r["stage"] == stage for r in site.status()["replicaStatuses"]))
     return time.time()
 
 
-def _await(condition: object, what: str) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + LONGEST_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {LONGEST_SECONDS:.0f} s: {what}")
-        time.sleep(LOOK_SECONDS)
+def _await(what: str, probe: Callable[[], Seen | None]) -> Seen:
+    seen = wait_for(what, probe, LONGEST_SECONDS, interval=LOOK_SECONDS)
+    assert seen is not None
+    return seen

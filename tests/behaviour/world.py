@@ -9,7 +9,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from tests import waiting
 from tests.cluster import identities, network
 from tests.cluster.cluster import Cluster
 
@@ -178,14 +178,15 @@ class Deployment:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
 
+    def resource(self) -> dict[str, Any]:
+        return self._reader.get(f"/apis/r1operator.dev/v1alpha1/namespaces/{self.namespace}/r1deployments/{self.name}")
+
     def status(self) -> dict[str, Any]:
-        path = f"/apis/r1operator.dev/v1alpha1/namespaces/{self.namespace}/r1deployments/{self.name}"
-        status: dict[str, Any] = self._reader.get(path).get("status") or {}
+        status: dict[str, Any] = self.resource().get("status") or {}
         return status
 
     def uid(self) -> str:
-        path = f"/apis/r1operator.dev/v1alpha1/namespaces/{self.namespace}/r1deployments/{self.name}"
-        return str(self._reader.get(path)["metadata"]["uid"])
+        return str(self.resource()["metadata"]["uid"])
 
     def owners(self) -> set[str]:
         """Uids of the R1Deployments that own anything here."""
@@ -287,11 +288,7 @@ def wait_for(
     interval: float = 0.3,
 ) -> Seen:
     """Call `probe` until `until` accepts what it returns. Raises AssertionError with what was seen last."""
-    deadline = time.monotonic() + seconds
-    while not until(seen := probe()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; last seen: {seen}"
-        time.sleep(interval)
-    return seen
+    return waiting.wait_for(what, probe, seconds, until=until, interval=interval)
 
 
 def names_of(objects: Sequence[Mapping[str, Any]]) -> list[str]:

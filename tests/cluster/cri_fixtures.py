@@ -21,6 +21,7 @@ import pytest
 
 from tests.cluster.cri import api_pb2 as pb
 from tests.cluster.cri.rpc import Client
+from tests.cluster.preflight import namespace_flags
 
 ROOT = Path(__file__).parents[2]
 SERVICES = pb.DESCRIPTOR.services_by_name
@@ -46,7 +47,7 @@ IMAGES = {
 
 def unshare(mode: str) -> list[str]:
     """The command that puts the runtime into namespaces of its own, which end with it."""
-    return ["unshare", *(["-Ur"] if mode == "user-namespace" else []), "-nmp", "--fork", "--kill-child", "--mount-proc"]
+    return ["unshare", *namespace_flags(user_namespace=mode == "user-namespace")]
 
 
 def works(mode: str) -> bool:

@@ -10,7 +10,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.config import ClusterConfig
 from tests.e2e.main_path import START_SECONDS, demo_manifest
 from tests.e2e.site import Answer, Site, chat_body, deployed, install_operator, post
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="session")

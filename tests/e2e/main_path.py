@@ -10,7 +10,7 @@ from openai import OpenAI
 
 from tests.e2e.load import load
 from tests.e2e.site import WEIGHTS, Report, Site, chat_body, post, silent, tiny_manifest
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 START_SECONDS = 420
 """A gang of two nodes needs 50–100 s alone on two cores, and far longer beside one that serves a load."""

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.cluster import Cluster
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHART = CHECKOUT / "charts" / "r1-operator"
@@ -152,16 +152,20 @@ def chat_body(question: str, model: str = "tiny-r1", **more: Any) -> dict[str, A
     return {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, **more}
 
 
-def kill_in_pod(site: Site, pod: str, pattern: str) -> int:
-    """kill -9 of every process of a pod's container whose command line matches `pattern`; returns how many."""
+def kill_in_pod(site: Site, pod: str, pattern: str) -> tuple[int, float]:
+    """kill -9 of every process of a pod's container whose command line matches `pattern`; returns how many, and when
+    (Unix seconds)."""
     script = (
-        "import os,re,signal\n"
-        "killed = 0\n"
+        "import os,re,signal,time\n"
+        "pids = []\n"
         "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
         "    if int(pid) == os.getpid(): continue\n"
         "    try: line = open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' ')\n"
         "    except OSError: continue\n"
-        f"    if re.search({pattern!r}, line): os.kill(int(pid), signal.SIGKILL); killed += 1\n"
-        "print(killed)\n"
+        f"    if re.search({pattern!r}, line): pids.append(int(pid))\n"
+        "now = time.time()\n"
+        "for pid in pids: os.kill(pid, signal.SIGKILL)\n"
+        "print(len(pids), now)\n"
     )
-    return int(site.kubectl("exec", pod, "--", "python", "-c", script).split()[-1])
+    count, moment = site.kubectl("exec", pod, "--", "python", "-c", script).split()[-2:]
+    return int(count), float(moment)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.main_path import START_SECONDS, answered, ask, questions, scale_with_load
 from tests.e2e.site import Answer, Site, chat_body, kill_in_pod, post
-from tests.e2e.waiting import wait_for
+from tests.waiting import wait_for
 
 LONG_ANSWER = 400
 """Characters from which an answer is left to the test of the plain forward pass: here it would take a minute each."""
@@ -70,7 +70,8 @@ def test_a_dead_rank_ends_its_streams_leaves_rotation_and_serves_again(ready: Si
     before = ready.wait_ready(1, START_SECONDS, print)["replicaStatuses"][0]["name"]
     victim = next(p for p in ready.pods() if p["metadata"]["labels"]["r1operator.dev/node-index"] == "1")
     cut = _long_stream(url)
-    assert kill_in_pod(ready, victim["metadata"]["name"], "sglang::scheduler") == 1
+    killed, _ = kill_in_pod(ready, victim["metadata"]["name"], "sglang::scheduler")
+    assert killed == 1
     cut.join(timeout=60)
     assert not cut.is_alive(), "the open stream hangs although a rank is dead"
     answered(url, 503)
