@@ -115,11 +115,11 @@ def test_deleted_midway_leaves_nothing(deploy: Deploy) -> None:
 
 
 def test_made_again_at_once_it_serves_with_nothing_of_its_predecessor(deploy: Deploy) -> None:
-    r1 = deploy()
+    r1 = deploy(topology={"nodesPerReplica": 1})
     r1.await_ready("r1-0-0")
     before = r1.uid()
     r1.kubectl("delete", "r1d", "r1", "--wait=false")
-    r1.apply()
+    r1.apply(topology={"nodesPerReplica": 1})
     wait_for("a resource of its own", r1.uid, until=lambda uid: uid != before)
     ready = wait_for("it serves", r1.gangs, until=lambda gangs: list(gangs.values()) == ["Ready"])
     r1.await_condition("Ready", "True")
