@@ -9,8 +9,9 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.e2e.site import Report, Site, kill_in_pod
 from tests.waiting import NeverCame, Seen, wait_for
@@ -36,18 +37,18 @@ class DeadRank:
     answers: dict[int, int]
 
 
-def measure_dead_rank(site: Site, model: str, pattern: str, report: Report) -> DeadRank:
+def measure_dead_rank(site: Site, model: str, pattern: str | None, report: Report) -> DeadRank:
     """Kills the processes of node 1's container that match `pattern`, under traffic; reports what is known at once.
 
+    pattern: None for the stand-in. It is one process, its container's first, which no signal from inside can kill: it
+    is told to die.
     Raises LookupError if none matches, NeverCame if the replica never leaves the rotation.
     """
     victim = next(p for p in site.pods() if p["metadata"]["labels"]["r1operator.dev/node-index"] == "1")
     port = int(site.gateway().rsplit(":", 1)[1])
     with Rotation(site) as rotation, traffic(port, model) as requests:
         _await("requests are answered before the kill", lambda: any(r.status == 200 for r in requests))
-        count, killed = kill_in_pod(site, victim["metadata"]["name"], pattern)
-        if not count:
-            raise LookupError(f"no process of node 1 matches {pattern!r}")
+        killed = _stand_in_dies(site, victim) if pattern is None else _kill(site, victim, pattern)
         left = _await("the replica leaves the rotation", lambda: rotation.left_after(killed))
         failed = _await_stage(site, "Failed")
         refused = _await("requests are refused", lambda: first(requests, 503, killed))
@@ -107,6 +108,22 @@ class Rotation:
             except OSError:
                 continue
             self._seen.append((time.time(), any(w["state"] == "Routing" for w in workers)))
+
+
+def _kill(site: Site, pod: Mapping[str, Any], pattern: str) -> float:
+    count, killed = kill_in_pod(site, pod["metadata"]["name"], pattern)
+    if not count:
+        raise LookupError(f"no process of pod {pod['metadata']['name']} matches {pattern!r}")
+    return killed
+
+
+def _stand_in_dies(site: Site, pod: Mapping[str, Any]) -> float:
+    url, body = f"http://{pod['status']['podIP']}:8500/fault", json.dumps({"kind": "exit70"})
+    killed = time.time()
+    # It may be gone before it has answered.
+    command = ["curl", "-s", "-m", "5", "-H", "Content-Type: application/json", "-d", body, url]
+    site.cluster.exec_inside(command, capture_output=True, check=False)
+    return killed
 
 
 def _await_stage(site: Site, stage: str) -> float:
