@@ -10,8 +10,9 @@ from .fields import ReadModel
 from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS
 
 ConditionStatus = Literal["True", "False", "Unknown"]
-Stage = Literal["Gated", "Pending", "Ray", "Weights", "WarmUp", "Ready", "Draining", "Failed"]
-"""What one replica is doing. Gated: waits for nodes. Pending: its pods do not run yet. The rest is the engine's."""
+Stage = Literal["Gated", "Pending", "Ray", "Weights", "WarmUp", "Ready", "Unready", "Draining", "Failed"]
+"""What one replica is doing. Gated: waits for nodes. Pending: its pods do not run yet. Unready: it was Ready and
+is not at the moment. The rest is the engine's."""
 
 Timestamp = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC with whole seconds: `2026-11-25T13:40:44Z`."""

@@ -200,7 +200,7 @@ def _end_pods(gang: Gang, members: Iterable[Member], grace: int | None, why: Why
 
 
 # --- how many --------------------------------------------------------------------------------------------------------
-_GOES_FIRST = {GangState.GATED: 0, GangState.FAILED: 1, GangState.STARTING: 2, GangState.READY: 3}
+_GOES_FIRST = {GangState.GATED: 0, GangState.FAILED: 1, GangState.STARTING: 2, GangState.UNREADY: 3, GangState.READY: 4}
 
 
 def _scale_down(

@@ -83,6 +83,8 @@ class GangState(StrEnum):
     """Created, holds no node: waiting for room, or half-way through being placed."""
     STARTING = "Starting"
     READY = "Ready"
+    UNREADY = "Unready"
+    """Was ready in this attempt and is not at the moment: a blink, or the beginning of an end."""
     LEAVING = "Leaving"
     """Being deleted on purpose (drained, evicted, deleted by a user): it finishes its requests and goes."""
     FAILED = "Failed"

@@ -57,3 +57,5 @@ class Observation:
     last_scale_up: float | None = None
     last_scale_down: float | None = None
     errors: tuple[str, ...] = ()
+    troubles: tuple[Finding, ...] = ()
+    """What stands between the wish and its coming true, or is broken beside replicas that serve: worst first."""
