@@ -64,9 +64,10 @@ def test_never_outside_the_bounds(data: st.DataObject, config: Autoscaling, repl
 
 
 @given(st.data(), configs(), st.lists(loads, min_size=1, max_size=6), st.sampled_from(["none", "part", "old"]))
-def test_nothing_but_the_bounds_without_data(
+def test_without_data_nothing_goes_and_what_is_known_may_add(
     data: st.DataObject, config: Autoscaling, replicas: list[ReplicaLoad], lack: str
 ) -> None:
+    """A1: one silent replica of twenty is no reason to be blind for the other nineteen."""
     state = data.draw(states(len(replicas)))
     window = {
         "none": (),
@@ -75,10 +76,41 @@ def test_nothing_but_the_bounds_without_data(
     }[lack]
     decision = decide(config, window, state, NOW)
     bounded = min(max(state.desired, config.min_replicas), config.max_replicas)
-    assert decision.desired == bounded
-    if bounded == state.desired:
-        assert decision.reason is Reason.MISSING_METRICS
-        assert not decision.has_data
+    assert decision.desired >= bounded
+    if lack != "part":
+        assert decision.desired == bounded
+    if bounded == state.desired == decision.desired:
+        assert not decision.has_data or decision.reason in {Reason.COOLDOWN, Reason.AT_MAXIMUM}
+
+
+def full(kv: float = 0.2, running: int = 256, waiting: int = 0) -> ReplicaLoad:
+    return ReplicaLoad(kv, 6000.0, running, waiting)
+
+
+def test_one_silent_replica_does_not_hide_nineteen_full_ones() -> None:
+    """A1."""
+    window = steady([full(0.99, waiting=200)] * 19, missing=1)
+    decision = decide(Autoscaling(max_replicas=40), window, ScalingState(20, 20), NOW)
+    assert decision.desired > 20
+    assert "1 of 20 ready replicas did not report" in decision.message
+
+
+def test_full_replicas_are_not_taken_away_because_their_cache_is_half_empty() -> None:
+    """A3: 4 replicas at 256 of 256 running requests and 20% KV went down to 2."""
+    config = Autoscaling(max_replicas=8)
+    busy = decide(config, steady([full()] * 4), ScalingState(4, 4, running_capacity=256), NOW)
+    assert (busy.desired, busy.reason) == (5, Reason.REQUESTS_HIGH)
+    calm = decide(config, steady([full(running=20)] * 4), ScalingState(4, 4, running_capacity=256), NOW)
+    assert calm.desired == 2
+
+
+def test_a_clock_that_was_set_back_makes_no_sample_fresh() -> None:
+    """L13: 400 old idle samples of the "future" outvoted those of the present."""
+    future = [replace(s, at=s.at + 3600) for s in steady([full(0.05, running=0)] * 4)]
+    present = [Sample(NOW - 14 + i, (full(0.99, waiting=500),) * 4) for i in range(0, 14, 2)]
+    decision = decide(Autoscaling(max_replicas=8), (*future, *present), ScalingState(4, 4, last_up=NOW + 3600), NOW)
+    assert decision.reason is Reason.COOLDOWN
+    assert "60 s left" in decision.message, "the step of the future counts as one of now"
 
 
 @given(st.data(), configs(), st.lists(loads, min_size=1, max_size=6))

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
-from r1_operator.api.types import R1DeploymentSpec
-from r1_operator.controller.reading import Settings, read_subject
-from r1_operator.controller.weights import check_weights
+from r1_operator.api.types import R1DeploymentSpec, R1DeploymentStatus
+from r1_operator.lifecycle.records import records_of
 from r1_operator.manifests.context import Context
 from r1_operator.manifests.differs import differs
 from r1_operator.manifests.engine_config import attention_ranks, engine_config_map
 from r1_operator.manifests.engine_pod import engine_pod, revision_of, shape_of
 from r1_operator.placement.quantity import parse_quantity
 from r1_operator.planning import built_in_profiles
+from r1_operator.rounds.reading import Settings, read_subject
+from r1_operator.rounds.weights import check_weights
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SETTINGS = Settings("engine:1", "gateway:1", built_in_profiles(), "fabric")
@@ -108,7 +109,7 @@ def test_nothing_is_written_over_defaults_but_over_every_change() -> None:
         (
             {"spec": {"accessModes": ["ReadWriteOnce"]}, "status": {"phase": "Bound"}},
             1,
-            ("Unknown", "WeightsUnchecked"),
+            ("Unknown", "ClaimOneNode"),
         ),
         ({"spec": {"accessModes": ["ReadOnlyMany"]}, "status": {"phase": "Lost"}}, 2, ("False", "ClaimNotBound")),
         ({"spec": {"accessModes": ["ReadOnlyMany"]}, "status": {"phase": "Pending"}}, 2, ("Unknown", "ClaimNotBound")),
@@ -125,14 +126,52 @@ def test_a_claim_is_judged_before_pods_exist(
     assert "'w'" in finding.message
 
 
-def test_a_resource_of_another_version_is_refused_with_its_field() -> None:
+def test_a_volume_for_one_node_is_refused_to_two_replicas() -> None:
+    """S4: the second one would hang in Multi-Attach."""
+    weights = R1DeploymentSpec.model_validate(
+        {"model": {"name": "m", "weights": {"persistentVolumeClaim": {"claimName": "w"}}}, "hardware": "H200x8"}
+    ).model.weights
+    claim = {"spec": {"accessModes": ["ReadWriteOncePod"]}, "status": {"phase": "Bound"}}
+    finding = check_weights(weights, claim, "ns", nodes=1, replicas=2)
+    assert (finding.status, finding.reason) == ("False", "ClaimAccessMode")
+    assert "2 replicas need 2 nodes" in finding.message
+
+
+def test_a_field_of_another_version_is_left_out_and_told() -> None:
+    """L10: the API server took it, so it belongs to another CRD; what runs is cared for all the same."""
     obj = yaml.safe_load((EXAMPLES / "r1-16xh100.yaml").read_text())
     obj["metadata"] |= {"namespace": "ns", "uid": "u", "generation": 1}
-    obj["spec"]["hardwear"] = "H100x8"
+    obj["spec"]["rollout"] = {"maxSurge": 1}
     subject = read_subject(obj, SETTINGS)
-    assert subject.context is None
-    assert subject.valid.status == "False"
-    assert "spec.hardwear" in subject.valid.message
+    assert subject.context is not None
+    assert subject.unknown == ("spec.rollout",)
+    obj["spec"]["hardware"] = 8
+    broken = read_subject(obj, SETTINGS)
+    assert broken.context is None
+    assert "spec.hardware" in broken.valid.message
+
+
+def test_a_status_of_another_version_is_read_as_far_as_it_goes() -> None:
+    """L11: one unknown word made 20 replicas 1. What is unknown counts as ready once, which is what does least harm."""
+    obj = yaml.safe_load((EXAMPLES / "r1-16xh100.yaml").read_text())
+    obj["metadata"] |= {"namespace": "ns", "uid": "u", "generation": 1}
+    since = "2026-11-25T00:00:00Z"
+    obj["status"] = {
+        "observedGeneration": 1,
+        "desiredReplicas": 20,
+        "autoscaling": {"desiredReplicas": 20, "reason": "WithinTargets", "at": since},
+        "replicaStatuses": [
+            {"name": "r1-0-0", "stage": "Preflight", "since": since},
+            {"name": "r1-1-0", "stage": "Ready", "since": since},
+        ],
+        "load": {"joules": 1},
+    }
+    subject = read_subject(obj, SETTINGS)
+    assert subject.status.autoscaling is not None
+    assert subject.status.autoscaling.desired_replicas == 20
+    assert all(record.was_ready for record in records_of(subject.status.replica_statuses, 0.0).values())
+    assert subject.unread == ("status.load",)
+    assert read_subject({**obj, "status": "?"}, SETTINGS).status == R1DeploymentStatus()
 
 
 @pytest.mark.parametrize(

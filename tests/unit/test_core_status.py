@@ -7,7 +7,6 @@ from dataclasses import replace
 from r1_operator.api.reasons import EventReason, Reason
 from r1_operator.api.types import R1DeploymentSpec, R1DeploymentStatus
 from r1_operator.autoscaling.window import ReplicaLoad, Sample
-from r1_operator.controller.rounds import SOON_SECONDS, next_look
 from r1_operator.lifecycle.actions import Decision, ReplicaView
 from r1_operator.lifecycle.gangs import Failure, Gang, GangState, Member, Termination
 from r1_operator.placement.place import Unplaceable
@@ -151,7 +150,6 @@ def test_an_unhealthy_gpu_is_told_once_beside_a_ready_replica() -> None:
 def test_a_replica_that_the_gateway_does_not_reach_yet_is_not_ready() -> None:
     one = observed(view(GangState.READY), routed=0)
     assert condition(derive(R1DeploymentStatus(), one, NOW), "Ready") == ("False", Reason.NOT_ROUTED)
-    assert next_look(one, one.decision or Decision((), (), (), frozenset(), (), None)) == SOON_SECONDS
     for routed in (1, None):
         reached = observed(view(GangState.READY), routed=routed)
         assert condition(derive(R1DeploymentStatus(), reached, NOW), "Ready") == ("True", Reason.READY)

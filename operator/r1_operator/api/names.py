@@ -186,6 +186,17 @@ def engine_config_map(name: str, replica: int, attempt: int) -> str:
     return gang_name(name, replica, attempt)
 
 
+def revision_config_map(name: str, revision: str) -> str:
+    """ConfigMap that keeps what the pods of one revision are made from. No gang's: a revision is no number."""
+    return f"{name}-revision-{revision}"
+
+
+def engine_url(address: str) -> str:
+    """Where node 0 of a gang serves HTTP, as the gateway routes to it."""
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{PORT_ENGINE_HTTP}"
+
+
 def pod_name(name: str, replica: int, attempt: int, node: int) -> str:
     """Pod of node `node` of a gang; its hostname as well."""
     return f"{gang_name(name, replica, attempt)}-{node}"

@@ -40,6 +40,63 @@ def parse(obj: Mapping[str, Any]) -> R1Deployment | list[Problem]:
     return wanted
 
 
+def parse_lenient(obj: Mapping[str, Any]) -> tuple[R1Deployment | list[Problem], tuple[str, ...]]:
+    """The resource without its status, and the fields of it that this version does not know and does without.
+
+    The API server has accepted them, so they belong to the CRD of another version: after a CRD that came before its
+    operator, or an operator that was rolled back, what runs must go on being cared for.
+    """
+    wanted = without_nulls({key: value for key, value in obj.items() if key != "status"})
+    unknown: list[str] = []
+    while True:
+        loaded = _load(R1Deployment, wanted, "")
+        strange = [p for p in loaded if p.location] if isinstance(loaded, list) else []
+        if not strange:
+            return loaded, tuple(unknown)
+        for problem in strange:
+            _remove(wanted, problem.location)
+            unknown.append(problem.field)
+
+
+def parse_status(status: object) -> tuple[R1DeploymentStatus, tuple[str, ...]]:
+    """The status field by field, entry by entry, and which of them could not be read: what one of another version
+    wrote differently must not take the rest along. Never raises."""
+    if not isinstance(status, Mapping):
+        return R1DeploymentStatus(), ()
+    whole = _load(R1DeploymentStatus, status, "status")
+    if not isinstance(whole, list):
+        return whole, ()
+    kept: dict[str, Any] = {}
+    unread: list[str] = []
+    for name, value in without_nulls(status).items():
+        if _reads(name, value):
+            kept[name] = value
+        elif isinstance(value, list):
+            readable = [entry if _reads(name, [entry]) else _with_known_stage(entry) for entry in value]
+            kept[name] = [entry for entry in readable if _reads(name, [entry])]
+            unread += [f"status.{name}[{i}]" for i, entry in enumerate(readable) if not _reads(name, [entry])]
+        else:
+            unread.append(f"status.{name}")
+    read = _load(R1DeploymentStatus, kept, "status")
+    return (R1DeploymentStatus(), ("status",)) if isinstance(read, list) else (read, tuple(unread))
+
+
+def _reads(name: str, value: object) -> bool:
+    return not isinstance(_load(R1DeploymentStatus, {name: value}, "status"), list)
+
+
+def _with_known_stage(entry: object) -> object:
+    """A replica in a stage of another version: that it was ready is what does least harm if it is wrong."""
+    return {**entry, "stage": "Unready"} if isinstance(entry, Mapping) and "stage" in entry else entry
+
+
+def _remove(value: Any, location: tuple[int | str, ...]) -> None:
+    *path, last = location
+    for part in path:
+        value = value[part]
+    value.pop(last)
+
+
 def parse_hardware_profile(obj: Mapping[str, Any], path: str = "hardwareProfile") -> HardwareProfile | list[Problem]:
     """One hardware profile, as in `spec.hardwareProfile` or in the chart's values, or its problems."""
     return _load(HardwareProfile, obj, path, documented="spec.hardwareProfile")
@@ -77,7 +134,8 @@ def _problem(model: type[ApiModel], error: ErrorDetails, path: str, explained: s
     if kind == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        return Problem(field, "unknown field", f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+        remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return Problem(field, "unknown field", remedy, error["loc"])
     if kind == "literal_error":
         return Problem(field, f"{error['input']!r} is not {context['expected']}", _literal_remedy(field))
     return Problem(field, f"{_shown(error['input'])}: {_demand(error['msg'])}", explain)

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     CREATE_REFUSED = "CreateRefused"
     NAME_TAKEN = "NameTaken"
     NO_NODE_FOR_NEW_REVISION = "NoNodeForNewRevision"
+    NEW_REVISION_FAILED = "NewRevisionFailed"
     NODE_LOSS_SUSPENDED = "NodeLossSuspended"
     REPLICAS_UNREADY = "ReplicasUnready"
     STALE_WATCH = "StaleWatch"
@@ -62,6 +63,7 @@ class Reason(StrEnum):
     CLAIM_NOT_FOUND = "ClaimNotFound"
     CLAIM_NOT_BOUND = "ClaimNotBound"
     CLAIM_ACCESS_MODE = "ClaimAccessMode"
+    CLAIM_ONE_NODE = "ClaimOneNode"
     WEIGHTS_INVALID = "WeightsInvalid"
     # GangsPlaced
     PLACED = "Placed"
@@ -78,6 +80,7 @@ class Reason(StrEnum):
     KV_USAGE_HIGH = "KvUsageHigh"
     THROUGHPUT_HIGH = "ThroughputHigh"
     QUEUE_LONG = "QueueLong"
+    REQUESTS_HIGH = "RequestsHigh"
     LOAD_LOW = "LoadLow"
     AT_MAXIMUM = "AtMaximum"
     AT_MINIMUM = "AtMinimum"

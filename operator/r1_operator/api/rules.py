@@ -61,6 +61,8 @@ class Problem:
     field: str
     message: str
     remedy: str
+    location: tuple[int | str, ...] = ()
+    """Of a field that is not known at all: the way to it, so that it can be left out."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}; {self.remedy}"

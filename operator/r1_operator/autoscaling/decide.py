@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..api.reasons import Reason
 from ..api.types import Autoscaling
@@ -24,6 +24,8 @@ TOLERANCE = 0.05
 """Need above the present number by less than this share does not count (Kubernetes' HPA uses 0.1)."""
 DOWN_MARGIN = 0.8
 """After a step down the rest may carry at most this share of their target: otherwise the next step would be up."""
+RUNNING_TARGET = 0.9
+"""Of the requests that the engines run at once. R1's cache holds more: they fill up first, then it queues."""
 COVERAGE = 0.8
 """Share of the scale-down window that complete samples must span, and share of the samples that must be complete."""
 
@@ -40,6 +42,8 @@ class ScalingState:
     start_seconds: float | None = None
     last_up: float | None = None
     last_down: float | None = None
+    running_capacity: int | None = None
+    """Requests that one replica runs at once (--max-running-requests), if known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,17 @@ def decide(config: Autoscaling, window: Sequence[Sample], state: ScalingState, n
         reason = Reason.AT_MINIMUM if bounded > state.desired else Reason.AT_MAXIMUM
         bounds = f"minReplicas {config.min_replicas}, maxReplicas {config.max_replicas}"
         return Decision(bounded, reason, f"{_count(state.desired)} wanted; {bounds}")
+    latest = [s for s in recent(window, UP_SECONDS, now) if s.complete]
     missing = _missing(window, state, now)
     if missing is not None:
+        known = [s for s in recent(window, UP_SECONDS, now) if s.replicas]
+        if known and state.ready:
+            need = max(_needs(config, known, state), key=lambda n: n.replicas)
+            if need.replicas > bounded * (1 + TOLERANCE):
+                return _up(config, state, bounded, replace(need, words=f"{missing}; of the others: {need.words}"), now)
         reason = Reason.REPLICA_STARTING if state.ready == 0 and state.starting else Reason.MISSING_METRICS
         return Decision(bounded, reason, f"{missing}; the number of replicas stays at {bounded}", has_data=False)
-    latest = [s for s in recent(window, UP_SECONDS, now) if s.complete]
-    need = max(_needs(config, latest), key=lambda n: n.replicas)
+    need = max(_needs(config, latest, state), key=lambda n: n.replicas)
     if need.replicas > bounded * (1 + TOLERANCE):
         return _up(config, state, bounded, need, now)
     if state.starting and need.replicas > state.ready * (1 + TOLERANCE):
@@ -108,7 +117,7 @@ def _missing(window: Sequence[Sample], state: ScalingState, now: float) -> str |
     return f"the last measurement is {now - window[-1].at:.0f} s old"
 
 
-def _needs(config: Autoscaling, samples: Sequence[Sample], margin: float = 1.0) -> list[_Need]:
+def _needs(config: Autoscaling, samples: Sequence[Sample], state: ScalingState, margin: float = 1.0) -> list[_Need]:
     """What each signal asks for, on the mean of `samples`. `margin` < 1 asks for spare capacity."""
     count = len(samples)
     kv = sum(s.kv_replicas for s in samples) / count
@@ -121,12 +130,18 @@ def _needs(config: Autoscaling, samples: Sequence[Sample], margin: float = 1.0) 
         goal = config.target_tokens_per_second_per_replica
         words = f"{rate:.0f} tokens/s in {_count(ready)} (target {goal} each)"
         needs.append(_Need(rate / (goal * margin), Reason.THROUGHPUT_HIGH, words))
+    if state.running_capacity:
+        running = sum(s.running for s in samples) / count
+        words = f"{_count(running, 'request')} running in {_count(ready)} of {state.running_capacity} each"
+        full = state.running_capacity * RUNNING_TARGET
+        needs.append(_Need(running / (full * margin), Reason.REQUESTS_HIGH, words))
     waiting = sum(s.waiting for s in samples) / count
     allowed = config.max_waiting_requests_per_replica
     words = f"{_count(waiting, 'request')} waiting in {_count(ready)} (at most {allowed} each)"
     # A queue says that the present replicas do not keep up; how far, only its growth would tell. One more at a time.
     excess = waiting > allowed * ready
-    queue = ready + 1 if excess else (ready * waiting / (allowed * ready) if allowed else 0.0)
+    silent = sum(s.missing for s in samples) / count
+    queue = ready + silent + 1 if excess else (ready * waiting / (allowed * ready) if allowed else 0.0)
     needs.append(_Need(queue, Reason.QUEUE_LONG, words))
     return needs
 
@@ -136,8 +151,9 @@ def _up(config: Autoscaling, state: ScalingState, current: int, need: _Need, now
     wanted = min(max(wanted, current + 1), config.max_replicas)
     if wanted <= current:
         return Decision(current, Reason.AT_MAXIMUM, f"{need.words}; maxReplicas is {config.max_replicas}")
-    if state.last_up is not None and now - state.last_up < config.scale_up_cooldown_seconds:
-        left = config.scale_up_cooldown_seconds - (now - state.last_up)
+    last_up = None if state.last_up is None else min(state.last_up, now)
+    if last_up is not None and now - last_up < config.scale_up_cooldown_seconds:
+        left = config.scale_up_cooldown_seconds - (now - last_up)
         text = f"{need.words}: {_count(wanted)} needed, but the last step up was less than"
         return Decision(
             current, Reason.COOLDOWN, f"{text} {config.scale_up_cooldown_seconds} s ago ({left:.0f} s left)"
@@ -153,14 +169,14 @@ def _down(
     cooldown = config.scale_down_cooldown_seconds
     samples = recent(window, max(cooldown, UP_SECONDS), now)
     peak = max(
-        (n for s in samples if s.complete for n in _needs(config, [s], DOWN_MARGIN)),
+        (n for s in samples if s.complete for n in _needs(config, [s], state, DOWN_MARGIN)),
         key=lambda n: n.replicas,
         default=need,
     )
     wanted = max(math.ceil(peak.replicas), config.min_replicas, 1)
     if wanted >= current:
         return Decision(current, Reason.WITHIN_TARGETS, f"{need.words}: just right for {_count(current)}")
-    changed = max(state.last_up or 0.0, state.last_down or 0.0)
+    changed = min(max(state.last_up or 0.0, state.last_down or 0.0), now)
     if now - changed < cooldown:
         left = cooldown - (now - changed)
         text = f"{need.words}: {_count(wanted)} would do; waiting {left:.0f} s more after the last step"

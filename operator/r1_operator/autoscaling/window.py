@@ -49,8 +49,8 @@ class Sample:
 
 
 def recent(window: Sequence[Sample], seconds: float, now: float) -> tuple[Sample, ...]:
-    """Samples not older than `seconds`, oldest first."""
-    return tuple(s for s in window if now - s.at <= seconds)
+    """Samples not older than `seconds`, oldest first; none from the future, which a clock that was set back makes."""
+    return tuple(s for s in window if 0 <= now - s.at <= seconds)
 
 
 def trimmed(window: Sequence[Sample], now: float) -> tuple[Sample, ...]:

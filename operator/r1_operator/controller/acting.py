@@ -1,49 +1,105 @@
-"""Carries the lifecycle's actions out: creates gangs, deletes pods, sweeps what no gang needs any more."""
+"""Writes pods and what they need: makes gangs one after another, deletes pods, sweeps what no gang needs any more."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable
+from dataclasses import dataclass
 
 from ..api import names
-from ..cluster import ApiError, Cache, Client
+from ..cluster import ApiError, Cache, Client, resource_of
 from ..cluster.resources import CONFIG_MAPS, PODS, JsonObject
 from ..lifecycle.actions import CreateGang, EndPods
-from ..manifests.context import Context
-from ..manifests.engine_config import engine_config_map
-from ..manifests.engine_pod import engine_pod
+from ..lifecycle.pods import owned_by
+from ..manifests.template import Template, gang_config_map, gang_pod
+from ..rounds.children import child_of, owner_words
+from ..rounds.facts import Child
+from .memory import is_refusal
 
 _REPEAT_SECONDS = 10.0
 """A delete that the watch has not shown yet is not sent again before this."""
 
 
+@dataclass(slots=True)
+class NameTaken(Exception):
+    """An object of that name exists and is somebody else's."""
+
+    child: Child
+    whose: str
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.child)} belongs to {self.whose}"
+
+
+class GangRefused(Exception):
+    """A pod of a gang was refused; what had been made of the gang is taken back."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Actor:
-    """Writes pods and their config maps."""
+    """Writes pods, config maps and the other children."""
 
     def __init__(self, client: Client, cache: Cache) -> None:
         self._client, self._cache = client, cache
         self._deleted: dict[tuple[str, int | None], float] = {}
 
-    def create_gang(self, context: Context, revision: str, action: CreateGang) -> Awaitable[None]:
-        """Config map first, then the pods, all gated. What exists already is left alone."""
-        return self._create_gang(context, revision, action)
-
-    async def _create_gang(self, context: Context, revision: str, action: CreateGang) -> None:
-        await self.create(engine_config_map(context, action.replica, action.attempt))
-        pods = [engine_pod(context, action.replica, action.attempt, node, revision) for node in action.members]
-        results = await asyncio.gather(*(self.create(pod) for pod in pods), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-
-    async def create(self, obj: JsonObject) -> None:
-        """Create unless it exists. Raises ApiError otherwise."""
+    # --- children --------------------------------------------------------------------------------------------------
+    async def create(self, obj: JsonObject, uid: str) -> JsonObject:
+        """Create it, or find that it exists and is ours. → the live object. Raises NameTaken, ApiError."""
         try:
-            self._cache.remember(await self._client.create(obj))
+            made = await self._client.create(obj)
         except ApiError as error:
             if not error.already_exists:
                 raise
+            namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+            made = await self._client.get(resource_of(obj), namespace, name)
+            if not owned_by(made, uid):
+                raise NameTaken(child_of(obj), owner_words(made)) from error
+        self._cache.remember(dict(made))
+        return made
+
+    async def create_or_apply(self, obj: JsonObject, uid: str) -> None:
+        """Create it; where it exists and is ours although the cache does not show it, make it as it should be."""
+        made = await self.create(obj, uid)
+        if any(made["metadata"].get("labels", {}).get(k) != v for k, v in obj["metadata"]["labels"].items()):
+            await self.apply(obj, made)
+
+    async def apply(self, obj: JsonObject, live: JsonObject) -> None:
+        """Bring a child of ours to what it should be; never one that was made anew by somebody in between."""
+        metadata = {**obj["metadata"], "uid": live["metadata"]["uid"]}
+        self._cache.remember(await self._client.apply({**obj, "metadata": metadata}))
+
+    # --- gangs -----------------------------------------------------------------------------------------------------
+    async def create_gang(self, template: Template, uid: str, action: CreateGang) -> None:
+        """Config map first, then the pods, all gated. What exists already and is ours is left alone.
+
+        Raises GangRefused when the API server does not want one of them: none of those just made is left then.
+        Raises ApiError when it could not be asked: the next round completes the gang. Raises NameTaken.
+        """
+        await self._create_config(gang_config_map(template, action.replica, action.attempt), uid)
+        pods = [gang_pod(template, action.replica, action.attempt, node) for node in action.members]
+        results = await asyncio.gather(*(self.create(pod, uid) for pod in pods), return_exceptions=True)
+        failures = [r for r in results if isinstance(r, BaseException)]
+        refused = next((e for e in failures if isinstance(e, ApiError) and is_refusal(e)), None)
+        if refused is not None:
+            made = [r for r in results if not isinstance(r, BaseException)]
+            calls = [self._delete(p["metadata"]["namespace"], *_name_and_uid(p), 0) for p in made]
+            await asyncio.gather(*calls, return_exceptions=True)  # what stays is taken back by the next round
+            raise GangRefused(refused)
+        if failures:
+            raise failures[0]
+
+    async def _create_config(self, obj: JsonObject, uid: str) -> None:
+        """A config map is immutable: one that is left of an earlier gang of this name must go first."""
+        made = await self.create(obj, uid)
+        if made.get("data") != obj["data"]:
+            namespace, (name, live_uid) = obj["metadata"]["namespace"], _name_and_uid(made)
+            await self._client.delete(CONFIG_MAPS, namespace, name, uid=live_uid)
+            await self.create(obj, uid)
 
     def end_pods(self, namespace: str, action: EndPods) -> list[Awaitable[object]]:
         """Deletes to send now."""
@@ -65,15 +121,20 @@ class Actor:
             if not error.conflict:  # another pod of that name: not the one we meant
                 raise
 
-    def sweep(self, namespace: str, name: str, created: Iterable[str]) -> list[Awaitable[object]]:
-        """Deletes of config maps whose gang has no pod any more, except those just `created`."""
-        labels = names.base_labels(name, names.COMPONENT_ENGINE)
-        keep = set(created)
-        for pod in self._cache.snapshot(PODS, namespace, labels):
-            keep.add(pod["metadata"]["labels"].get(names.LABEL_GANG, ""))
-        maps: Sequence[JsonObject] = self._cache.snapshot(CONFIG_MAPS, namespace, labels)
-        return [
-            self._client.delete(CONFIG_MAPS, namespace, m["metadata"]["name"], uid=m["metadata"]["uid"])
-            for m in maps
-            if names.LABEL_GANG in m["metadata"]["labels"] and m["metadata"]["labels"][names.LABEL_GANG] not in keep
-        ]
+    def sweep(
+        self, maps: Iterable[JsonObject], uid: str, gangs: Collection[str], revisions: Collection[str]
+    ) -> list[Awaitable[object]]:
+        """Deletes of config maps of ours that belong to no gang and no revision of these."""
+        calls: list[Awaitable[object]] = []
+        for obj in maps:
+            labels = obj["metadata"].get("labels") or {}
+            gang, revision = labels.get(names.LABEL_GANG), labels.get(names.LABEL_REVISION)
+            used = gang in gangs if gang is not None else revision is None or revision in revisions
+            if not used and owned_by(obj, uid):
+                namespace, (name, live_uid) = obj["metadata"]["namespace"], _name_and_uid(obj)
+                calls.append(self._client.delete(CONFIG_MAPS, namespace, name, uid=live_uid))
+        return calls
+
+
+def _name_and_uid(obj: JsonObject) -> tuple[str, str]:
+    return obj["metadata"]["name"], obj["metadata"]["uid"]

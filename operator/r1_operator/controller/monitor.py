@@ -6,17 +6,18 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from ..api import names
 from ..autoscaling.window import ReplicaLoad, Sample, trimmed
 from ..cluster import Cache
-from ..cluster.resources import CONFIG_MAPS, PODS, JsonObject
-from ..lifecycle.gangs import Gang
+from ..cluster.resources import CONFIG_MAPS
+from ..lifecycle.gangs import Gang, Heard
 from ..lifecycle.pods import gangs_of
 from ..manifests.engine_config import attention_ranks
 from ..telemetry.server import Heartbeat
+from .inventory import Inventory
 from .ports import AgentReading, Engines
 from .queue import Key
 
@@ -27,6 +28,7 @@ STAGES_SECONDS, STAGES_PER_SECOND = 0.5, 400
 supervision takes up to one of them. Never more than so many requests a second: a large fleet is asked less often."""
 SILENCE_SECONDS = 5.0
 """What an agent said holds for so long; one late answer of a busy node is no news."""
+ASKED_AT_ONCE = 64
 LOADS_SECONDS = 2.0
 GPUS_SECONDS = 30.0
 """The agents ask NVML as often."""
@@ -43,24 +45,56 @@ class _Target:
         return not self.gang.missing and all(m.ready and not m.deleting for m in self.gang.members)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """What an agent said last and when; `at` is when it was asked first, until it has said anything."""
+
+    at: float
+    reading: AgentReading | None = None
+
+
 class Monitor:
     """Last reading of each gang, and a window of load samples of each R1Deployment."""
 
     def __init__(
-        self, cache: Cache, engines: Engines, notify: Callable[[Key], None], clock: Callable[[], float]
+        self,
+        cache: Cache,
+        inventory: Inventory,
+        engines: Engines,
+        notify: Callable[[Key], None],
+        clock: Callable[[], float],
     ) -> None:
-        self._cache, self._engines, self._notify, self._clock = cache, engines, notify, clock
+        self._cache, self._inventory, self._engines = cache, inventory, engines
+        self._notify, self._clock = notify, clock
         self.heartbeat = Heartbeat(STALL_SECONDS)
-        self._readings: dict[Key, dict[str, AgentReading]] = {}
         self._windows: dict[Key, tuple[Sample, ...]] = {}
         self._loads: dict[Key, dict[str, ReplicaLoad]] = {}
         self._starts: dict[Key, float] = {}
-        self._heard: dict[str, tuple[float, AgentReading]] = {}
+        self._spoken: dict[str, _Spoken] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._told: dict[Key, dict[str, tuple[str, str]]] = {}
+        self._heads: dict[Key, dict[str, str]] = {}
         self._gpus: dict[Key, dict[str, dict[str, tuple[str, ...]]]] = {}
+        self._gate = asyncio.Semaphore(ASKED_AT_ONCE)
 
-    def readings(self, key: Key) -> Mapping[str, AgentReading]:
+    # --- what the rounds read ----------------------------------------------------------------------------------------
+    def heard(self, key: Key) -> Mapping[str, Heard]:
         """By gang name: what its node 0 said last, unless that is long ago."""
-        return self._readings.get(key, {})
+        now = self._clock()
+        return {
+            gang: Heard(spoken.reading.stage, spoken.reading.message, spoken.reading.progress_at)
+            for gang, address in self._heads.get(key, {}).items()
+            if (spoken := self._spoken.get(address)) and spoken.reading and now - spoken.at < SILENCE_SECONDS
+        }
+
+    def silence(self, key: Key) -> Mapping[str, float]:
+        """By gang name: seconds since its node 0 last said anything, or was asked first."""
+        now = self._clock()
+        return {
+            gang: max(0.0, now - self._spoken[address].at)
+            for gang, address in self._heads.get(key, {}).items()
+            if address in self._spoken
+        }
 
     def sick_gpus(self, key: Key) -> Mapping[str, tuple[str, ...]]:
         """By gang name: GPUs of any of its nodes that NVML calls unhealthy."""
@@ -81,50 +115,69 @@ class Monitor:
         """How long the last start took, by the engine's own account."""
         return self._starts.get(key)
 
+    # --- looking -----------------------------------------------------------------------------------------------------
     async def run(self) -> None:
-        """Look again and again until cancelled."""
-        loads = gpus = float("-inf")
+        """Look again and again until cancelled, each kind by itself: a frozen engine holds up none of the others."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._again(self.look_at_stages, STAGES_SECONDS))
+            group.create_task(self._again(self.look_at_loads, LOADS_SECONDS))
+            group.create_task(self._again(self.look_at_gpus, GPUS_SECONDS))
+
+    async def _again(self, look: Callable[[], Awaitable[int]], period: float) -> None:
         while True:
-            began = time.monotonic()
-            asked = 0
+            began, asked = time.monotonic(), 0
             try:
-                asked = await self.look_at_stages()
-                if began - loads >= LOADS_SECONDS:
-                    loads = began
-                    await self.look_at_loads()
-                if began - gpus >= GPUS_SECONDS:
-                    gpus = began
-                    await self.look_at_gpus()
+                asked = await look()
             except Exception:
                 log.exception("could not look at the engines")
             self.heartbeat.beat()
-            period = max(STAGES_SECONDS, asked / STAGES_PER_SECOND)
-            await asyncio.sleep(max(0.0, period - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, max(period, asked / STAGES_PER_SECOND) - (time.monotonic() - began)))
 
     async def look_at_stages(self) -> int:
-        """Ask node 0 of every gang for its stage. → how many there are"""
-        heads = self._heads()
-        readings = await self._engines.readings(list(heads))
-        now = self._clock()
-        heard, self._heard = self._heard, {}
-        fresh: dict[Key, dict[str, AgentReading]] = defaultdict(dict)
+        """Ask node 0 of every gang for its stage, and wait for nobody beyond the period. → how many there are"""
+        heads = self._heads_of_gangs()
+        self._spoken = {address: self._spoken.get(address, _Spoken(self._clock())) for address in heads}
+        for address in heads:
+            if address not in self._asking:
+                self._asking[address] = asyncio.create_task(self._ask(address))
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=STAGES_SECONDS)
+        self._asking = {address: task for address, task in self._asking.items() if not task.done()}
+        self._heads = {}
         for address, target in heads.items():
-            reading = readings.get(address)
-            at, last = (now, reading) if isinstance(reading, AgentReading) else heard.get(address, (now, None))
-            if last is not None and now - at < SILENCE_SECONDS:
-                self._heard[address] = at, last
-                fresh[target.key][target.gang.name] = last
-        self._take_readings(fresh)
+            self._heads.setdefault(target.key, {})[target.gang.name] = address
+        self._tell()
         return len(heads)
 
-    async def look_at_loads(self) -> None:
+    async def _ask(self, address: str) -> None:
+        async with self._gate:
+            reading = (await self._engines.readings([address])).get(address)
+        if isinstance(reading, AgentReading) and address in self._spoken:
+            self._spoken[address] = _Spoken(self._clock(), reading)
+
+    def _tell(self) -> None:
+        """Wake those of whom something new was heard, or nothing any more."""
+        told: dict[Key, dict[str, tuple[str, str]]] = {}
+        for key, heads in self._heads.items():
+            told[key] = {gang: (h.stage, h.message) for gang, h in self.heard(key).items()}
+            for address in heads.values():
+                reading = self._spoken[address].reading
+                if reading is not None and reading.start_seconds is not None:
+                    self._starts[key] = reading.start_seconds
+        before, self._told = self._told, told
+        for key in before.keys() | told.keys():
+            if before.get(key, {}) != told.get(key, {}):
+                self._notify(key)
+
+    async def look_at_loads(self) -> int:
         """Ask node 0 of every ready gang for the load of all its ranks."""
-        heads = self._heads()
+        heads = self._heads_of_gangs()
         ranks = {address: self._ranks(target) for address, target in heads.items() if target.ready}
         loads = await self._engines.loads(ranks)
         self._take_loads(heads, {a: load for a, load in loads.items() if isinstance(load, ReplicaLoad)})
+        return len(ranks)
 
-    async def look_at_gpus(self) -> None:
+    async def look_at_gpus(self) -> int:
         """Ask every pod of every gang for its GPUs' health; one that does not answer says nothing new."""
         pods = {
             member.address: (target, member.node or member.name)
@@ -142,17 +195,17 @@ class Monitor:
         for key in before.keys() | self._gpus.keys():
             if before.get(key) != self._gpus.get(key):
                 self._notify(key)
+        return len(pods)
 
     def _targets(self) -> list[_Target]:
         """Every gang there is."""
-        pods: dict[Key, list[JsonObject]] = defaultdict(list)
-        ours = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_COMPONENT: names.COMPONENT_ENGINE}
-        for pod in self._cache.snapshot(PODS, labels=ours):  # one pass for all: there may be many pods of others
-            metadata = pod["metadata"]
-            pods[metadata["namespace"], metadata["labels"].get(names.LABEL_INSTANCE, "")].append(pod)
-        return [_Target(key, gang) for key, found in pods.items() for gang in gangs_of(found)]
+        return [
+            _Target(key, gang)
+            for key in self._inventory.deployments()
+            for gang in gangs_of(self._inventory.pods(key, names.COMPONENT_ENGINE))
+        ]
 
-    def _heads(self) -> dict[str, _Target]:
+    def _heads_of_gangs(self) -> dict[str, _Target]:
         """Node 0 of each gang that runs, by address."""
         heads = ((target.gang.head, target) for target in self._targets())
         return {head.address: target for head, target in heads if head and head.address and head.phase == "Running"}
@@ -163,17 +216,6 @@ class Monitor:
         return attention_ranks(
             self._cache.get(CONFIG_MAPS, namespace, names.engine_config_map(name, gang.replica, gang.attempt))
         )
-
-    def _take_readings(self, fresh: dict[Key, dict[str, AgentReading]]) -> None:
-        before, self._readings = self._readings, fresh
-        for key in before.keys() | fresh.keys():
-            old = {gang: (r.stage, r.message) for gang, r in before.get(key, {}).items()}
-            new = {gang: (r.stage, r.message) for gang, r in fresh.get(key, {}).items()}
-            if old != new:
-                self._notify(key)
-            for reading in fresh.get(key, {}).values():
-                if reading.start_seconds is not None:
-                    self._starts[key] = reading.start_seconds
 
     def _take_loads(self, targets: Mapping[str, _Target], loads: Mapping[str, ReplicaLoad]) -> None:
         now = self._clock()

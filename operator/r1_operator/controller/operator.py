@@ -19,12 +19,21 @@ from ..cluster.resources import (
     SECRETS,
     SERVICES,
 )
+from ..placement.nodes import holder_of
+from ..rounds.reading import Settings
 from ..telemetry.metrics import Metrics
+from .acting import Actor
+from .carry_out import Hands
+from .feeding import GatewayFeeder
+from .inventory import Inventory
+from .memory import Memory
 from .monitor import Monitor
+from .observe import Observer
+from .placing import Placer
 from .ports import Engines, Gateways
 from .queue import Key, WorkQueue
-from .reading import Settings
 from .reconcile import ReconcileFailed, Reconciler
+from .tell import Teller
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +63,16 @@ class Operator:
         self._cache, self._metrics = cache, metrics
         self._namespaces = frozenset(namespaces)
         self.queue = WorkQueue()
-        self.monitor = Monitor(cache, engines, self._enqueue, clock)
-        self._reconciler = Reconciler(client, cache, events, self.monitor, gateways, metrics, settings, clock)
+        self._inventory = inventory = Inventory(cache)
+        self.monitor = Monitor(cache, inventory, engines, self._enqueue, clock)
+        self._placer = placer = Placer(client, cache, inventory, self._enqueue)
+        memory, actor = Memory(), Actor(client, cache)
+        observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings)
+        hands = Hands(actor, GatewayFeeder(client, cache, gateways), placer, memory)
+        teller = Teller(client, cache, events, metrics)
+        self._reconciler = Reconciler(
+            cache, inventory, observer, hands, teller, actor, placer, memory, metrics, settings, clock
+        )
         self._running: dict[Key, float] = {}
         self._leads = False
         cache.subscribe(self._on_change)
@@ -69,6 +86,7 @@ class Operator:
         self._leads = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self.monitor.run(), name="monitor")
+            group.create_task(self._placer.run(), name="placer")
             for number in range(WORKERS):
                 group.create_task(self._work(), name=f"reconcile-{number}")
 
@@ -111,31 +129,28 @@ class Operator:
             labels = metadata.get("labels") or {}
             if labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY and names.LABEL_INSTANCE in labels:
                 self._enqueue((namespace, labels[names.LABEL_INSTANCE]))
-            if change.resource == PODS and change.new is None:
-                self._wake_unplaced()
+            if change.resource == PODS and _frees_room(change):
+                self._placer.wake()
         elif change.resource == NODES:
-            for key in {*self._keys(), *self._keys_of_pods()}:
+            self._placer.wake()
+            for key in self._inventory.keys_on(metadata["name"]):
                 self._enqueue(key)
         elif change.resource == PERSISTENT_VOLUME_CLAIMS:
             for key in self._keys():
                 if key[0] == namespace:
                     self._enqueue(key)
 
-    def _wake_unplaced(self) -> None:
-        """Some pod went: room for those that wait, whoever's pod it was."""
-        for deployment in self._cache.snapshot(R1_DEPLOYMENTS):
-            replicas = (deployment.get("status") or {}).get("replicaStatuses") or []
-            if any(replica.get("stage") == "Gated" for replica in replicas):
-                self._enqueue((deployment["metadata"]["namespace"], deployment["metadata"]["name"]))
-
     def _keys(self) -> list[Key]:
-        return [(d["metadata"]["namespace"], d["metadata"]["name"]) for d in self._cache.snapshot(R1_DEPLOYMENTS)]
-
-    def _keys_of_pods(self) -> list[Key]:
-        """Those whose pods are left although they are gone themselves."""
-        pods = self._cache.snapshot(PODS, labels={names.LABEL_MANAGED_BY: names.MANAGED_BY})
-        return [(p["metadata"]["namespace"], p["metadata"]["labels"].get(names.LABEL_INSTANCE, "")) for p in pods]
+        """All R1Deployments, and those whose pods are left although they are gone themselves."""
+        deployments = self._cache.snapshot(R1_DEPLOYMENTS)
+        keys = [(d["metadata"]["namespace"], d["metadata"]["name"]) for d in deployments]
+        return list(dict.fromkeys([*keys, *self._inventory.deployments()]))
 
     def _enqueue(self, key: Key) -> None:
         if not self._namespaces or key[0] in self._namespaces:
             self.queue.add(key)
+
+
+def _frees_room(change: Change) -> bool:
+    """Whether a node may have more room than before: whoever's pod it was, it has gone or is over."""
+    return change.new is None or (change.old is not None and holder_of(change.old) != holder_of(change.new))

@@ -16,7 +16,7 @@ from ..api.names import PORT_OPERATOR
 from ..api.parse import parse_hardware_profile
 from ..placement.place import DEFAULT_FABRIC_LABEL
 from ..planning import built_in_profiles
-from .reading import Settings
+from ..rounds.reading import Settings
 
 
 class OptionError(Exception):

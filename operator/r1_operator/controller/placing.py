@@ -1,70 +1,161 @@
-"""Carries placements out: pin every pod of a gang to its node, then lift all gates.
+"""Placement as one queue for the whole operator: a tick places all gangs that wait, the oldest first, on what is free.
 
-One at a time for the whole operator, on a cache that knows our own writes: two gangs never want the same node. After a
-crash half-way the next round finds the pins in the pods and completes them, or starts the gang anew.
+One tick at a time, on a cache that knows our own writes: two gangs never want the same node. To carry one out: pin
+every pod of the gang to its node, then lift all gates. After a crash half-way the next tick finds the pins in the pods
+and completes them, or says that they are broken, and the gang is started anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..api import names
 from ..api.pinning import pinned_affinity
-from ..cluster import Cache, Client
-from ..cluster.resources import NODES, PODS, JsonObject
+from ..cluster import ApiError, Cache, Client
+from ..cluster.resources import PODS, JsonObject
 from ..lifecycle.gangs import Gang
-from ..placement.nodes import Node, nodes_of
-from ..placement.place import Placement, Request, Shape, Unplaceable, place, room_for
+from ..lifecycle.pods import gangs_of
+from ..placement.nodes import Node, holder_of, pod_requests
+from ..placement.place import Placement, Request, Shape, Unplaceable, place
+from ..rounds.decide import Waiting
+from .inventory import Inventory
+from .queue import Key
 
 log = logging.getLogger(__name__)
 
+DEBOUNCE_SECONDS = 0.2
+"""What comes together is placed together: the order of the queue counts, not that of the events."""
+RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One gang in the queue. `since`: when its pods were created."""
+
+    key: Key
+    gang: str
+    shape: Shape
+    since: float
+
 
 class Placer:
-    """Places gated gangs of all R1Deployments."""
+    """The queue of all R1Deployments' gangs that want nodes, and what the last tick said of each."""
 
-    def __init__(self, client: Client, cache: Cache) -> None:
-        self._client, self._cache = client, cache
-        self._turn = asyncio.Lock()
+    def __init__(self, client: Client, cache: Cache, inventory: Inventory, notify: Callable[[Key], None]) -> None:
+        self._client, self._cache, self._inventory, self._notify = client, cache, inventory, notify
+        self._queue: dict[tuple[str, str], _Entry] = {}
+        self._verdicts: dict[tuple[str, str], Unplaceable] = {}
+        self._dirty = asyncio.Event()
 
-    def room(self, shape: Shape) -> int:
-        """Gangs of this shape that the free nodes could take now, gated ones included."""
-        return room_for(shape, self._nodes(frozenset()))
+    # --- what the rounds say and ask ---------------------------------------------------------------------------------
+    def submit(self, key: Key, waiting: Sequence[Waiting]) -> None:
+        """These gangs of one R1Deployment want nodes; whatever else of it was in the queue does not any more."""
+        wanted = {
+            (key[0], each.gang.name): _Entry(
+                key, each.gang.name, each.shape, min(m.created_at for m in each.gang.members)
+            )
+            for each in waiting
+        }
+        kept = {place: entry for place, entry in self._queue.items() if entry.key != key}
+        before = {place: entry for place, entry in self._queue.items() if entry.key == key}
+        self._queue = kept | wanted
+        self._verdicts = {p: verdict for p, verdict in self._verdicts.items() if p in self._queue}
+        if wanted.keys() - before.keys() or any(before[p] != wanted[p] for p in wanted.keys() & before.keys()):
+            self.wake()
 
-    async def place(self, namespace: str, gangs: Sequence[Gang], shape: Shape) -> tuple[Placement | Unplaceable, ...]:
-        """Place what fits, all of a gang or nothing of it. Raises ApiError; then the next round goes on from there."""
-        if not gangs:
-            return ()
-        async with self._turn:
-            requests = [Request(g.name, shape, {m.index: m.pinned for m in g.members if m.pinned}) for g in gangs]
-            results = place(requests, self._nodes(frozenset((namespace, g.name) for g in gangs)))
-            for gang, result in zip(gangs, results, strict=True):
-                if isinstance(result, Placement):
-                    await self._carry_out(namespace, gang, result)
-            return results
+    def verdicts(self, key: Key) -> Mapping[str, Unplaceable]:
+        """By gang name: why it waits."""
+        return {
+            gang: verdict
+            for (namespace, gang), verdict in self._verdicts.items()
+            if namespace == key[0] and self._queue[namespace, gang].key == key
+        }
 
-    def _nodes(self, without: frozenset[tuple[str, str]]) -> tuple[Node, ...]:
-        """Nodes with what is used, not counting pods of the gangs in `without` (their pins speak for them).
+    def ahead_of(self, key: Key) -> tuple[Request, ...]:
+        """Gangs of the other R1Deployments that wait, in their order."""
+        return tuple(Request(e.gang, e.shape) for e in self._in_order() if e.key != key)
 
-        `without`: namespace and name; gangs of two namespaces may well have the same name.
+    def wake(self) -> None:
+        """Something that placement reads has changed."""
+        if self._queue:
+            self._dirty.set()
+
+    # --- the ticks ---------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Place whenever something has changed, until cancelled."""
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(DEBOUNCE_SECONDS)
+            self._dirty.clear()
+            try:
+                await self.tick()
+            except ApiError as error:
+                log.warning("placing: %s; again in %.0f s", error, RETRY_SECONDS)
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self.wake)
+            except Exception:
+                log.exception("placing: again in %.0f s", RETRY_SECONDS)
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self.wake)
+
+    async def tick(self) -> None:
+        """Place what fits of all that waits, all of a gang or nothing of it.
+
+        Raises ApiError of the first gang that could not be carried out; the others have been by then.
         """
-        pods = [pod for pod in self._cache.snapshot(PODS) if _gang_of(pod) not in without]
-        return nodes_of(self._cache.snapshot(NODES), pods)
+        waiting = [(entry, gang) for entry in self._in_order() if (gang := self._still_waits(entry)) is not None]
+        requests = [Request(f"{e.key[0]}/{g.name}", e.shape, _pins(g)) for e, g in waiting]
+        results = place(requests, self._nodes_without([g for _, g in waiting], [e.key for e, _ in waiting]))
+        errors: list[ApiError] = []
+        for (entry, gang), result in zip(waiting, results, strict=True):
+            where = (entry.key[0], gang.name)
+            if isinstance(result, Unplaceable):
+                verdict = Unplaceable(gang.name, result.message, result.broken_pins)
+                if self._verdicts.get(where) != verdict:
+                    self._verdicts[where] = verdict
+                    self._notify(entry.key)
+                continue
+            self._verdicts.pop(where, None)
+            try:
+                await self._carry_out(entry.key[0], gang, result)
+            except ApiError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
+    def _in_order(self) -> list[_Entry]:
+        return sorted(self._queue.values(), key=lambda e: (e.since, e.key, e.gang))
+
+    def _still_waits(self, entry: _Entry) -> Gang | None:
+        """The gang as its pods are now, if it is whole, gated and not on its way out."""
+        pods = [
+            pod
+            for pod in self._inventory.pods(entry.key, names.COMPONENT_ENGINE)
+            if pod["metadata"]["labels"].get(names.LABEL_GANG) == entry.gang
+        ]
+        gang = next(iter(gangs_of(pods)), None)
+        if gang is None or gang.missing or any(m.deleting for m in gang.members):
+            return None
+        return gang if any(m.gated for m in gang.members) else None
+
+    def _nodes_without(self, gangs: Sequence[Gang], keys: Sequence[Key]) -> tuple[Node, ...]:
+        """Nodes, not counting pods of the gangs that are placed: their pins speak for them."""
+        nodes = {node.name: node for node in self._inventory.nodes()}
+        for gang, key in zip(gangs, keys, strict=True):
+            for pod in self._inventory.pods(key, names.COMPONENT_ENGINE):
+                holder = holder_of(pod)
+                if pod["metadata"]["labels"].get(names.LABEL_GANG) == gang.name and holder in nodes:
+                    nodes[holder] = nodes[holder].without(pod_requests(pod["spec"]))
+        return tuple(nodes.values())
+
+    # --- carrying a placement out ------------------------------------------------------------------------------------
     async def _carry_out(self, namespace: str, gang: Gang, placement: Placement) -> None:
         unpinned = [(m.name, m.uid, placement.nodes[m.index]) for m in gang.members if m.pinned is None]
         gated = [(m.name, m.uid) for m in gang.members if m.gated]
-        await self._together([self._pin(namespace, *pod) for pod in unpinned])
-        await self._together([self._lift(namespace, *pod) for pod in gated])
+        await _together([self._pin(namespace, *pod) for pod in unpinned])
+        await _together([self._lift(namespace, *pod) for pod in gated])
         log.info("placed %s/%s on %s", namespace, gang.name, ", ".join(placement.nodes))
-
-    async def _together(self, calls: Sequence[Any]) -> None:
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
 
     async def _pin(self, namespace: str, pod: str, uid: str, node: str) -> None:
         operations: list[JsonObject] = [
@@ -88,6 +179,12 @@ class Placer:
         self._cache.remember(await self._client.patch_json(PODS, namespace, pod, operations))
 
 
-def _gang_of(pod: JsonObject) -> tuple[str, str | None]:
-    metadata = pod["metadata"]
-    return metadata.get("namespace", ""), (metadata.get("labels") or {}).get(names.LABEL_GANG)
+def _pins(gang: Gang) -> dict[int, str]:
+    return {m.index: m.pinned for m in gang.members if m.pinned}
+
+
+async def _together(calls: Sequence[Awaitable[None]]) -> None:
+    """Await all; raises the first failure once every call has ended."""
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result

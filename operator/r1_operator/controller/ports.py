@@ -14,12 +14,13 @@ from ..telemetry.http import Failure
 @dataclass(frozen=True, slots=True)
 class AgentReading:
     """`GET /status` of an engine pod (contracts.md): the gang's as far as node 0 is asked, but its own node's GPUs.
-    `start_seconds`: what its whole start took, once ready."""
+    `start_seconds`: what its whole start took, once ready. `progress_at`: unix seconds when its start last moved on."""
 
     stage: str
     message: str
     start_seconds: float | None = None
     sick_gpus: tuple[str, ...] = ()
+    progress_at: float | None = None
 
 
 class Engines(Protocol):

@@ -1,10 +1,11 @@
-"""What the lifecycle may ask for. Values only; `controller/act.py` carries them out."""
+"""What the lifecycle may ask for. Values only; `controller/carry_out.py` does them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ..api.reasons import Reason
 from .gangs import Failure, Gang, GangState
 
 
@@ -18,18 +19,20 @@ class Why(StrEnum):
     SCALE_DOWN = "ScaleDown"
     FAILED = "Failed"
     LEAVING = "Leaving"
+    TAKEN_BACK = "TakenBack"
     SUPERSEDED = "Superseded"
 
 
 @dataclass(frozen=True, slots=True)
 class CreateGang:
-    """Create these members of a gang, gated. The others exist already."""
+    """Create these members of a gang, gated. The others exist already. `revision`: what they are made as."""
 
     replica: int
     attempt: int
     members: tuple[int, ...]
     why: Why
     message: str = ""
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,14 @@ class ReplicaView:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """Why a change does not come true, and what to do about it."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Actions of this round, the replicas they were decided on, and when to look again without any event."""
 
@@ -90,7 +101,9 @@ class Decision:
     leaving: tuple[Gang, ...]
     """Gangs on their way out, those that this round sends away included."""
     serving: frozenset[str]
-    """Gangs that may be in the gateway's rotation: ready, and not about to leave."""
+    """Ready gangs that this round does not send away."""
     unplaced: tuple[Gang, ...]
     """Whole gated gangs, oldest first, that want nodes."""
     look_again_in: float | None
+    blocked: Blocked | None = None
+    """Why another revision that is wanted does not come; None while it comes, or runs."""

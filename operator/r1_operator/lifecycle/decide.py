@@ -6,22 +6,22 @@ Rules, in the order of this file:
 2. A failed gang is torn down at once; its finished pods stay for `kubectl logs` until the next failure. Once the
    failure stands in the status, and after a back-off, the replica's next attempt is created. It leaves the rotation at
    the first death; what is blamed, and so when it is tried again, is said when its pods have spoken (SETTLE_SECONDS).
-3. Too many replicas: those that serve least go first.
-4. Another revision: gangs that do not serve are replaced at once; ready ones one at a time, with one extra replica
-   where nodes are free, otherwise drain first. At most one replica is missing for the roll's sake.
-5. Too few: new gangs, gated.
+3. Too many replicas, another revision: see rollout.py.
+4. Too few: new gangs, gated. A gang of which a part was refused is taken back whole.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from ..api import names
 from .actions import Action, CreateGang, Decision, EndPods, PodRef, ReplicaView, Why
-from .gangs import Gang, GangState, Member, failure_of, state_of
+from .gangs import Gang, GangState, Member
+from .judging import Verdict, judge
+from .observed import Observed, Wanted
 from .records import Record, delay_before_restart, restarts_of
+from .rollout import roll, scale_down
 
 SETTLE_SECONDS = 5.0
 """The engine ends its whole gang within 2 s of a death, and each pod leaves its own last words. Judging the gang, or
@@ -30,90 +30,62 @@ in place of the cause."""
 FAILED_GRACE_SECONDS = 15
 """For the survivors of a failed gang: their streams are lost already, the engine only has to let go of its GPUs."""
 
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the spec and the autoscaler ask for. `hold`: create and replace nothing (invalid spec, missing weights)."""
-
-    name: str
-    replicas: int
-    revision: str
-    size: int
-    start_seconds: float
-    hold: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What there is. `room`: how many gangs of the wanted shape the free nodes could take now."""
-
-    gangs: tuple[Gang, ...]
-    records: Mapping[int, Record] = field(default_factory=dict)
-    dead_nodes: Mapping[str, str] = field(default_factory=dict)
-    loads: Mapping[str, int] = field(default_factory=dict)
-    room: int = 0
+Verdicts = Mapping[str, Verdict]
 
 
 def next_actions(wanted: Wanted, observed: Observed, now: float) -> Decision:
     """Decide one round. Deterministic; the same cluster gives the same actions until they are carried out."""
-    views = _views(wanted, observed, now)
-    leaving = [g for g in observed.gangs if _state(g, wanted, observed, now) is GangState.LEAVING]
-    actions: list[Action] = []
-    for gang in leaving:
-        actions += _finish_leaving(gang, observed.dead_nodes)
-    actions += _forget(views, observed, wanted, now)
-
-    staying, dropped = _scale_down(views, wanted, observed)
-    actions += [a for v in dropped for a in _end(v, Why.SCALE_DOWN, observed.dead_nodes)]
-    replaced, roll, surge = _update(staying, wanted, observed, bool(leaving))
-    actions += [a for v in replaced for a in _end(v, Why.SUPERSEDED, observed.dead_nodes)]
-    actions += [a for v in roll for a in _end(v, Why.UPDATE, observed.dead_nodes)]
-    gone = {v.replica for v in (*dropped, *replaced, *roll)}
+    verdicts = {gang.name: judge(gang, observed.evidence, now) for gang in observed.gangs}
+    views = _views(wanted, observed, verdicts, now)
+    leaving = [g for g in observed.gangs if verdicts[g.name].state is GangState.LEAVING]
+    staying, dropped = scale_down(views, wanted, observed)
+    plan = roll(staying, wanted, observed, bool(leaving))
+    sent = [(v, Why.SCALE_DOWN) for v in dropped]
+    sent += [(v, Why.SUPERSEDED) for v in plan.replaced] + [(v, Why.UPDATE) for v in plan.drained]
+    gone = {v.replica for v, _ in sent}
     staying = [v for v in staying if v.replica not in gone]
 
-    for view in staying:
-        if view.state is GangState.FAILED:
-            actions += _tear_down(view, observed, now)
-    if not wanted.hold:
-        actions += _complete(staying)
-        actions += _restart(staying, observed, wanted, now)
-        actions += _create(staying, replaced, wanted, observed, surge)
+    actions: list[Action] = []
+    if not observed.allowance.nothing:
+        dead = observed.evidence.dead_nodes
+        actions += [a for gang in leaving for a in _finish_leaving(gang, dead)]
+        actions += _forget(views, observed, verdicts)
+        actions += [a for view, why in sent for a in _end(view, why, dead)]
+        actions += [a for v in staying if v.state is GangState.FAILED for a in _tear_down(v, dead)]
+        actions += _take_back(staying, observed, now)
+    actions += _creations(staying, plan.replaced, wanted, observed, plan.surge, now)
     return Decision(
         actions=tuple(actions),
         replicas=tuple(staying),
-        leaving=(*leaving, *(v.gang for v in (*dropped, *replaced, *roll) if v.gang is not None)),
+        leaving=(*leaving, *(v.gang for v, _ in sent if v.gang is not None)),
         serving=frozenset(v.name for v in staying if v.state is GangState.READY),
-        unplaced=_unplaced(staying, wanted),
-        look_again_in=_look_again(staying, observed, wanted, now),
+        unplaced=_unplaced(staying, observed),
+        look_again_in=_look_again(staying, observed, now),
+        blocked=plan.blocked,
     )
 
 
-def _state(gang: Gang, wanted: Wanted, observed: Observed, now: float) -> GangState:
-    return state_of(gang, observed.dead_nodes, wanted.start_seconds, now)
-
-
-def _views(wanted: Wanted, observed: Observed, now: float) -> list[ReplicaView]:
+def _views(wanted: Wanted, observed: Observed, verdicts: Verdicts, now: float) -> list[ReplicaView]:
     """The newest gang of each replica unless it leaves; plus replicas of which only the record of a failure is left."""
     newest: dict[int, Gang] = {}
     for gang in observed.gangs:  # ordered by attempt: the last one wins
         newest[gang.replica] = gang
+    records = observed.evidence.records
     views = []
     for replica, gang in newest.items():
-        state = _state(gang, wanted, observed, now)
-        record = observed.records.get(replica)
-        if state is GangState.LEAVING:
+        verdict, record = verdicts[gang.name], records.get(replica)
+        if verdict.state is GangState.LEAVING:
             if _recorded(record, gang.attempt) and record is not None:
                 views.append(_waiting(wanted.name, record))  # what leaves here is what is left of a failed gang
             continue
-        restarts = restarts_of(gang, state, record, now)
-        failure, retry_at = None, None
-        if _settled(gang, record, now, SETTLE_SECONDS):
-            failure = failure_of(gang, observed.dead_nodes, wanted.start_seconds, now)
+        restarts = restarts_of(gang, verdict.state, record, now)
+        failure = verdict.failure if _settled(gang, record, now, SETTLE_SECONDS) else None
+        retry_at = None
         if failure is not None:
             since = record.since if _recorded(record, gang.attempt) and record is not None else now
             retry_at = since + delay_before_restart(restarts, failure)
-        views.append(ReplicaView(replica, gang.attempt, gang.name, gang, state, failure, restarts, retry_at))
-    for replica, record in observed.records.items():
+        views.append(ReplicaView(replica, gang.attempt, gang.name, gang, verdict.state, failure, restarts, retry_at))
+    for replica, record in records.items():
         if replica not in newest and record.stage == GangState.FAILED:
             views.append(_waiting(wanted.name, record))
     return sorted(views, key=lambda v: v.replica)
@@ -140,11 +112,12 @@ def _finish_leaving(gang: Gang, dead_nodes: Mapping[str, str]) -> list[Action]:
     ]
 
 
-def _tear_down(view: ReplicaView, observed: Observed, now: float) -> list[Action]:
+def _tear_down(view: ReplicaView, dead_nodes: Mapping[str, str]) -> list[Action]:
+    """End what is left of a failed gang. Pods that are over stay for their logs; one of which only somebody else's
+    container runs on still holds its GPUs, so it goes."""
     if view.gang is None or view.failure is None:
         return []
-    dead_nodes = observed.dead_nodes
-    alive = [m for m in view.gang.members if not m.finished]
+    alive = [m for m in view.gang.members if not m.over]
     forced = [m for m in alive if m.node in dead_nodes]
     pending = [m for m in alive if m.node not in dead_nodes and not m.deleting]
     return [
@@ -162,21 +135,37 @@ def _settled(gang: Gang, record: Record | None, now: float, patience: float) -> 
     return record is not None and _recorded(record, gang.attempt) and now - record.since >= patience
 
 
-def _forget(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, now: float) -> list[Action]:
+def _forget(views: Sequence[ReplicaView], observed: Observed, verdicts: Verdicts) -> list[Action]:
     """Older attempts: only the finished pods of the last failed one are kept, for its logs."""
     current = {v.replica: v.attempt for v in views}
+    dead = observed.evidence.dead_nodes
     older: dict[int, list[Gang]] = defaultdict(list)
     for gang in observed.gangs:
-        if gang.attempt != current.get(gang.replica) and _state(gang, wanted, observed, now) is not GangState.LEAVING:
+        if gang.attempt != current.get(gang.replica) and verdicts[gang.name].state is not GangState.LEAVING:
             older[gang.replica].append(gang)
     actions: list[Action] = []
     for replica, gangs in older.items():
         keep = gangs[-1] if replica in current else None
         for gang in gangs:
-            lost = [m for m in gang.members if m.node in observed.dead_nodes]  # nobody can read its logs there
-            ended = [m for m in gang.members if not (m.deleting or m in lost or (gang is keep and m.finished))]
+            lost = [m for m in gang.members if m.node in dead]  # nobody can read its logs there
+            ended = [m for m in gang.members if not (m.deleting or m in lost or (gang is keep and m.over))]
             actions += _end_pods(gang, ended, FAILED_GRACE_SECONDS, Why.SUPERSEDED, "a later attempt took its place")
             actions += _end_pods(gang, lost, 0, Why.SUPERSEDED, "its node is lost")
+    return actions
+
+
+def _take_back(views: Sequence[ReplicaView], observed: Observed, now: float) -> list[Action]:
+    """Gangs that cannot come true: a part of it was refused, or is promised nodes that are no longer free."""
+    actions: list[Action] = []
+    for view in views:
+        if view.gang is None or view.state is not GangState.GATED:
+            continue
+        broken = observed.broken.get(view.name)
+        if broken is None and view.gang.missing and _refused(observed, now) and observed.refusal is not None:
+            broken = observed.refusal.message
+        if broken is not None:
+            pending = [m for m in view.gang.members if not m.deleting]
+            actions += _end_pods(view.gang, pending, 0, Why.TAKEN_BACK, broken)
     return actions
 
 
@@ -187,7 +176,7 @@ def _end(view: ReplicaView, why: Why, dead_nodes: Mapping[str, str]) -> list[Act
     forced = [m for m in view.gang.members if m.node in dead_nodes]
     rest = [m for m in view.gang.members if m.node not in dead_nodes and not m.deleting]
     # Whoever may have taken a request drains in its own time; the others have nothing to finish.
-    grace = None if view.state in {GangState.READY, GangState.STARTING} else FAILED_GRACE_SECONDS
+    grace = FAILED_GRACE_SECONDS if view.state in {GangState.GATED, GangState.FAILED} else None
     return [
         *_end_pods(view.gang, forced, 0, why, message),
         *_end_pods(view.gang, rest, grace, why, message),
@@ -199,81 +188,70 @@ def _end_pods(gang: Gang, members: Iterable[Member], grace: int | None, why: Why
     return [EndPods(gang.name, pods, grace, why, message)] if pods else []
 
 
-# --- how many --------------------------------------------------------------------------------------------------------
-_GOES_FIRST = {GangState.GATED: 0, GangState.FAILED: 1, GangState.STARTING: 2, GangState.UNREADY: 3, GangState.READY: 4}
-
-
-def _scale_down(
-    views: Sequence[ReplicaView], wanted: Wanted, observed: Observed
-) -> tuple[list[ReplicaView], list[ReplicaView]]:
-    rolling = any(_outdated(v, wanted) and v.state is GangState.READY for v in views)
-    excess = len(views) - wanted.replicas - (1 if rolling and wanted.replicas > 0 else 0)
-    if excess <= 0:
-        return list(views), []
-
-    def order(view: ReplicaView) -> tuple[int, bool, int, int]:
-        load = observed.loads.get(view.name, 0)
-        return _GOES_FIRST[view.state], not _outdated(view, wanted), load, -view.replica
-
-    victims = sorted(views, key=order)[:excess]
-    return [v for v in views if v not in victims], victims
-
-
-def _outdated(view: ReplicaView, wanted: Wanted) -> bool:
-    return not wanted.hold and view.gang is not None and view.gang.revision != wanted.revision
-
-
-def _update(
-    views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, anything_leaves: bool
-) -> tuple[list[ReplicaView], list[ReplicaView], int]:
-    """→ (replaced at once, ready ones to drain now, extra replicas to create now)."""
-    outdated = [v for v in views if _outdated(v, wanted)]
-    idle = [v for v in outdated if v.state is not GangState.READY]
-    old = [v for v in outdated if v.state is GangState.READY]
-    if not old or idle:
-        return idle, [], 0
-    new = [v for v in views if not _outdated(v, wanted)]
-    pending = [v for v in new if v.state is not GangState.READY]
-    ready = len(views) - len(pending)
-    first = min(old, key=lambda v: (observed.loads.get(v.name, 0), v.replica))
-    if len(views) > wanted.replicas and not pending:
-        return [], [first], 0
-    # Drain first only if nodes are short, and only while nothing else is missing.
-    gated = sum(1 for v in new if v.state is GangState.GATED)
-    may_miss_one = ready >= wanted.replicas and not anything_leaves
-    if pending:
-        return [], ([first] if gated > observed.room and may_miss_one else []), 0
-    if anything_leaves:
-        return [], [], 0
-    if observed.room > 0:
-        return [], [], 1
-    return [], ([first] if may_miss_one else []), 0
-
-
 # --- creation --------------------------------------------------------------------------------------------------------
-def _complete(views: Sequence[ReplicaView]) -> list[Action]:
+def _refused(observed: Observed, now: float) -> bool:
+    return observed.refusal is not None and now < observed.refusal.until
+
+
+def _creations(
+    staying: Sequence[ReplicaView],
+    replaced: Sequence[ReplicaView],
+    wanted: Wanted,
+    observed: Observed,
+    surge: int,
+    now: float,
+) -> list[Action]:
+    """Those first that are missed most: what was begun, what failed, what is wanted, what rolls."""
+    if _refused(observed, now):
+        return []
+    created: list[Action] = [*_complete(staying, wanted, observed), *_restart(staying, wanted, observed, now)]
+    return created if wanted.hold else [*created, *_create(staying, replaced, wanted, observed, surge)]
+
+
+def _complete(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed) -> list[Action]:
     """Gangs whose creation was interrupted: no member had started, so the missing ones may still come."""
     return [
-        CreateGang(v.replica, v.attempt, v.gang.missing, Why.COMPLETE)
+        CreateGang(v.replica, v.attempt, v.gang.missing, Why.COMPLETE, "", v.gang.revision)
         for v in views
-        if v.gang is not None and v.state is GangState.GATED and v.gang.missing
+        if v.gang is not None
+        and v.state is GangState.GATED
+        and v.gang.missing
+        and _can_make(v.gang.revision, wanted, observed)
     ]
 
 
-def _restart(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, now: float) -> list[Action]:
+def _can_make(revision: str, wanted: Wanted, observed: Observed) -> bool:
+    return revision in observed.templates or (revision == wanted.revision and not wanted.hold)
+
+
+def _restart(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, now: float) -> list[Action]:
     actions: list[Action] = []
     for view in views:
         if view.state is not GangState.FAILED or view.retry_at is None or now < view.retry_at:
             continue
-        if not _recorded(observed.records.get(view.replica), view.attempt):
+        record = observed.evidence.records.get(view.replica)
+        if not _recorded(record, view.attempt):
             continue  # first the status says so, then we act: see records.py
-        record = observed.records.get(view.replica)
         if view.gang is not None and not _settled(view.gang, record, now, FAILED_GRACE_SECONDS):
             continue
+        revision = _restarts_as(view, wanted, observed)
+        if revision is None:
+            continue
+        size = view.gang.size if view.gang is not None and revision != wanted.revision else wanted.size
         message = view.failure.message if view.failure else "its pods are gone"
         attempt = _next_attempt(view.replica, observed)
-        actions.append(CreateGang(view.replica, attempt, tuple(range(wanted.size)), Why.RESTART, message))
+        actions.append(CreateGang(view.replica, attempt, tuple(range(size)), Why.RESTART, message, revision))
     return actions
+
+
+def _restarts_as(view: ReplicaView, wanted: Wanted, observed: Observed) -> str | None:
+    """The wanted revision; while that may not be made, what the replica was, if it is still known."""
+    if not wanted.hold:
+        return wanted.revision
+    known = tuple(observed.templates)
+    if view.gang is not None:
+        return view.gang.revision if view.gang.revision in known else None
+    return known[0] if len(known) == 1 else None
 
 
 def _create(
@@ -281,34 +259,39 @@ def _create(
 ) -> list[Action]:
     taken = {v.replica for v in staying}
     preferred = [v.replica for v in replaced]
-    count = wanted.replicas + surge - len(staying)
+    missing = max(0, wanted.replicas - len(staying))
     actions: list[Action] = []
-    why = Why.UPDATE if surge or replaced else Why.SCALE_UP
-    for _ in range(max(0, count)):
+    for number in range(max(0, wanted.replicas + surge - len(staying))):
         replica = next((r for r in preferred if r not in taken), None)
+        why = Why.UPDATE if replica is not None or number >= missing else Why.SCALE_UP
         if replica is None:
             replica = next(r for r in range(len(taken) + 1) if r not in taken)
         taken.add(replica)
-        actions.append(CreateGang(replica, _next_attempt(replica, observed), tuple(range(wanted.size)), why))
+        attempt = _next_attempt(replica, observed)
+        actions.append(CreateGang(replica, attempt, tuple(range(wanted.size)), why, "", wanted.revision))
     return actions
 
 
 def _next_attempt(replica: int, observed: Observed) -> int:
     known = [g.attempt for g in observed.gangs if g.replica == replica]
-    record = observed.records.get(replica)
+    record = observed.evidence.records.get(replica)
     if record is not None:
         known.append(record.attempt)
     return max(known, default=-1) + 1
 
 
-def _unplaced(views: Sequence[ReplicaView], wanted: Wanted) -> tuple[Gang, ...]:
-    gated = [v.gang for v in views if v.gang and v.state is GangState.GATED and not v.gang.missing]
+def _unplaced(views: Sequence[ReplicaView], observed: Observed) -> tuple[Gang, ...]:
+    gated = [
+        v.gang
+        for v in views
+        if v.gang and v.state is GangState.GATED and not v.gang.missing and v.name not in observed.broken
+    ]
     return tuple(sorted(gated, key=lambda g: (min(m.created_at for m in g.members), g.name)))
 
 
-def _look_again(views: Sequence[ReplicaView], observed: Observed, wanted: Wanted, now: float) -> float | None:
-    if wanted.hold:
-        return None
+def _look_again(views: Sequence[ReplicaView], observed: Observed, now: float) -> float | None:
     waits = [max(1.0, v.retry_at - now) for v in views if v.retry_at is not None]
     waits += [1.0 for v in views if v.undecided]
+    if observed.refusal is not None:
+        waits.append(max(1.0, observed.refusal.until - now))
     return min(waits, default=None)

@@ -1,8 +1,7 @@
-"""Gangs as observed, and what state one is in."""
+"""Gangs as observed. What state one is in is said in judging.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,6 +33,10 @@ class Member:
     changed_at: float
     """When its Ready or PodScheduled condition last changed; 0 if it has neither."""
     created_at: float
+    scheduled_at: float | None = None
+    """When it was bound to its node."""
+    running_since: float | None = None
+    """When its engine container was started; None while that does not run."""
     delete_deadline: float | None = None
     """Set once it is being deleted: when its grace period ends."""
     unschedulable: str | None = None
@@ -46,12 +49,18 @@ class Member:
 
     @property
     def finished(self) -> bool:
+        """Its engine has ended. The pod need not be over: a container that somebody injected may run on."""
         return self.termination is not None
+
+    @property
+    def over(self) -> bool:
+        """No container of it runs any more: it holds nothing, and is kept for its logs alone."""
+        return self.phase in {"Failed", "Succeeded"}
 
     @property
     def holds(self) -> str | None:
         """The node whose devices this pod holds or is about to hold."""
-        if self.finished:
+        if self.over:
             return None
         return self.node or (None if self.gated else self.pinned)
 
@@ -98,84 +107,25 @@ class Failure:
     message: str
     at: float
     configuration: bool = False
-    """Trying again cannot help until somebody changes something (exit code 78)."""
+    """Trying again cannot help until somebody changes something (exit code 78, an image that does not exist)."""
 
 
-EXIT_CONFIGURATION = 78  # contracts.md, exit codes
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the agent of a gang's node 0 said last, at most moments ago. `progress_at`: when its start last moved on."""
 
-# A pod pinned to a node that somebody else took in the meantime stays unschedulable: give the scheduler this long.
-UNSCHEDULABLE_SECONDS = 30
-# Beyond the engine's own start limit, for image pull and mounts; after that the operator ends what the engine cannot.
-START_MARGIN_SECONDS = 300
-
-
-def state_of(gang: Gang, dead_nodes: Mapping[str, str], start_seconds: float, now: float) -> GangState:
-    """State of a gang. `dead_nodes`: node name → why it counts as lost."""
-    if failure_of(gang, dead_nodes, start_seconds, now) is not None:
-        return GangState.FAILED
-    if any(m.deleting for m in gang.members):
-        return GangState.LEAVING
-    if any(m.gated for m in gang.members) or gang.missing:
-        return GangState.GATED
-    if all(m.ready for m in gang.members):
-        return GangState.READY
-    return GangState.STARTING
+    stage: str
+    message: str
+    progress_at: float | None = None
 
 
-def failure_of(gang: Gang, dead_nodes: Mapping[str, str], start_seconds: float, now: float) -> Failure | None:
-    """Why the whole gang counts as failed, or None. A cause beats its consequences, the first in time wins."""
-    deaths = [m for m in gang.members if m.termination and not m.deleting]
-    leaving = any(m.deleting for m in gang.members)
-    blamed = [m for m in deaths if m.termination and m.termination.exit_code != 0]
-    if blamed:
-        return _death(gang, blamed)
-    if leaving:
-        return None  # members that finished with 0 or are gone already are what a drain looks like
-    if deaths:
-        return _death(gang, deaths)
-    for member in gang.members:
-        if member.node is not None and member.node in dead_nodes:
-            return Failure("NodeLost", f"node {member.node} is lost: {dead_nodes[member.node]}", now)
-    started = [m for m in gang.members if not m.gated]
-    if gang.missing and started:
-        indices = ", ".join(map(str, gang.missing))
-        return Failure("MemberGone", f"pod {indices} of gang {gang.name} is gone though nobody drained it", now)
-    return _stuck(gang, start_seconds, now)
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """What keeps a pod's containers from being made, as the kubelet tells it: a waiting reason, or an event.
 
+    `since`: when this operator saw it first; neither the pod's status nor its events tell.
+    """
 
-def _death(gang: Gang, dead: list[Member]) -> Failure:
-    # When one part dies the others end as well ("a peer is gone"): a configuration error or the first end is the cause.
-    def order(member: Member) -> tuple[bool, float, int]:
-        end = member.termination
-        assert end is not None
-        return end.exit_code != EXIT_CONFIGURATION, end.finished_at, member.index
-
-    first = min(dead, key=order)
-    end = first.termination
-    assert end is not None
-    where = f"pod {first.name}" + (f" on node {first.node}" if first.node else "")
-    message = f"{where}: {end.message}"
-    return Failure(end.reason, message, end.finished_at, end.exit_code == EXIT_CONFIGURATION)
-
-
-def _stuck(gang: Gang, start_seconds: float, now: float) -> Failure | None:
-    if gang.missing or any(m.gated for m in gang.members):
-        return None
-    for member in gang.members:
-        if member.unschedulable is not None and now - member.changed_at > UNSCHEDULABLE_SECONDS:
-            return Failure("NodeTaken", f"pod {member.name} no longer fits its node: {member.unschedulable}", now)
-    waiting = [m for m in gang.members if not m.ready]
-    if not waiting:
-        return None
-    limit = start_seconds + START_MARGIN_SECONDS
-    last_change = max(max(m.changed_at, m.created_at) for m in gang.members)
-    if now - last_change <= limit:
-        return None
-    late = waiting[0]
-    why = late.waiting or "its readiness probe never passed"
-    return Failure(
-        "NotReadyInTime",
-        f"pod {late.name} on node {late.node or late.pinned} was not ready within {limit:.0f} s "
-        f"(spec.startup.seconds {start_seconds:.0f} + {START_MARGIN_SECONDS}): {why}",
-        now,
-    )
+    reason: str
+    message: str
+    since: float

@@ -15,8 +15,17 @@ from .gangs import Gang, Member, Termination
 Json = Mapping[str, Any]
 
 
+def owned_by(obj: Json, uid: str) -> bool:
+    """Whether the R1Deployment of this uid is the object's controller: labels may be on anybody's."""
+    owners = obj["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+
+
 def gangs_of(pods: Iterable[Json]) -> tuple[Gang, ...]:
-    """Group engine pods by gang, ordered by replica and attempt. Pods without our labels are skipped."""
+    """Group engine pods by gang, ordered by replica and attempt. Pods without our labels are skipped.
+
+    Whose pods they are is for the caller to see to (`owned_by`).
+    """
     members: dict[tuple[int, int], list[Member]] = defaultdict(list)
     facts: dict[tuple[int, int], tuple[str, int, str]] = {}
     for pod in pods:
@@ -59,6 +68,8 @@ def member_of(pod: Json) -> Member:
             unix_time(ready.get("lastTransitionTime")) or 0.0, unix_time(scheduled.get("lastTransitionTime")) or 0.0
         ),
         created_at=unix_time(meta.get("creationTimestamp")) or 0.0,
+        scheduled_at=unix_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
+        running_since=_running_since(status),
         delete_deadline=unix_time(meta.get("deletionTimestamp")),
         unschedulable=scheduled.get("message", "") if blocked else None,
         waiting=_waiting(status),
@@ -66,24 +77,39 @@ def member_of(pod: Json) -> Member:
     )
 
 
-def _waiting(status: Json) -> str | None:
-    """Why the engine container has not started, e.g. `ImagePullBackOff: ...`; None if nothing is reported."""
+def _running_since(status: Json) -> float | None:
     for container in status.get("containerStatuses") or []:
-        waiting = (container.get("state") or {}).get("waiting")
-        if waiting and waiting.get("reason") not in {"ContainerCreating", "PodInitializing"}:
-            return f"{waiting.get('reason', 'Waiting')}: {waiting.get('message', 'no message')}"
+        running = (container.get("state") or {}).get("running")
+        if container.get("name") == names.CONTAINER_ENGINE and running:
+            return unix_time(running.get("startedAt")) or 0.0
     return None
 
 
+def waiting_reason(status: Json) -> tuple[str, str] | None:
+    """Reason and message of the first container that is kept from starting; None if none is said to be."""
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in {"ContainerCreating", "PodInitializing"}:
+            return str(waiting.get("reason", "Waiting")), str(waiting.get("message", "no message"))
+    return None
+
+
+def _waiting(status: Json) -> str | None:
+    """Why a container has not started, e.g. `ImagePullBackOff: ...`; None if nothing is reported."""
+    found = waiting_reason(status)
+    return f"{found[0]}: {found[1]}" if found else None
+
+
 def _termination(status: Json, created_at: float) -> Termination | None:
-    if status.get("phase") not in {"Failed", "Succeeded"}:
-        return None
+    """How the engine ended. Its own container says so, not the pod's phase: an injected container may outlive it."""
     for container in status.get("containerStatuses") or []:
         ended = (container.get("state") or {}).get("terminated")
         if container.get("name") == names.CONTAINER_ENGINE and ended:
             reason, message = _last_words(ended)
             finished = unix_time(ended.get("finishedAt")) or created_at
             return Termination(int(ended.get("exitCode", -1)), reason, message, finished)
+    if status.get("phase") not in {"Failed", "Succeeded"}:
+        return None
     # No container ever ended: the kubelet evicted or refused the pod.
     reason, message = status.get("reason") or "PodFailed", status.get("message") or "the kubelet gave no message"
     return Termination(0 if status["phase"] == "Succeeded" else -1, reason, message, created_at)

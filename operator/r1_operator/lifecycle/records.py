@@ -17,6 +17,8 @@ from .gangs import Failure, Gang, GangState
 STABLE_SECONDS = 600
 """A replica that was ready for so long starts counting its restarts anew."""
 
+_NEVER_READY = frozenset({"Gated", "Pending", "Ray", "Weights", "WarmUp", "Failed"})
+
 FIRST_DELAY_SECONDS = 1.0
 BASE_DELAY_SECONDS = 10.0
 MAX_DELAY_SECONDS = 300.0
@@ -33,9 +35,17 @@ class Record:
     stage: str
     since: float
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether this attempt has been ready. A word of another version says that it is not known: then it was."""
+        return self.stage not in _NEVER_READY
 
-def records_of(statuses: Iterable[ReplicaStatus]) -> dict[int, Record]:
-    """Newest gang of each replica in a status. Entries whose name is no gang name are skipped."""
+
+def records_of(statuses: Iterable[ReplicaStatus], now: float) -> dict[int, Record]:
+    """Newest gang of each replica in a status. Entries whose name is no gang name are skipped.
+
+    A time that lies in the future was written by a leader with another clock: it counts as now.
+    """
     records: dict[int, Record] = {}
     for status in statuses:
         try:
@@ -44,7 +54,7 @@ def records_of(statuses: Iterable[ReplicaStatus]) -> dict[int, Record]:
             continue
         known = records.get(replica)
         if known is None or attempt > known.attempt:
-            since = unix_time(status.since) or 0.0
+            since = min(unix_time(status.since) or 0.0, now)
             records[replica] = Record(replica, attempt, status.restarts, status.stage, since)
     return records
 
@@ -55,7 +65,7 @@ def restarts_of(gang: Gang, state: GangState, record: Record | None, now: float)
         return 0
     if record.attempt < gang.attempt:
         return record.restarts + 1 if record.stage == GangState.FAILED else 0
-    if record.stage == GangState.READY and now - record.since >= STABLE_SECONDS:
+    if record.stage in {GangState.READY, GangState.UNREADY} and now - record.since >= STABLE_SECONDS:
         return 0
     return record.restarts
 

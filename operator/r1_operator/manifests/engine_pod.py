@@ -54,8 +54,16 @@ def engine_pod(context: Context, replica: int, attempt: int, node: int, revision
             "terminationGracePeriodSeconds": spec.drain.seconds + GRACE_MARGIN_SECONDS,
             "schedulingGates": [{"name": names.SCHEDULING_GATE}],
             "nodeSelector": dict(context.node_selector),
-            # GPU nodes usually carry a taint named after their resource.
-            "tolerations": [{"key": plan.resource_name, "operator": "Exists", "effect": "NoSchedule"}],
+            "tolerations": [
+                # GPU nodes usually carry a taint named after their resource.
+                {"key": plan.resource_name, "operator": "Exists", "effect": "NoSchedule"},
+                # Whether a replica on a silent node is lost is for the operator to judge, who asks the engine itself:
+                # after 300 s of silence Kubernetes would evict a fleet that serves.
+                *(
+                    {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute"}
+                    for key in ("not-ready", "unreachable")
+                ),
+            ],
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},

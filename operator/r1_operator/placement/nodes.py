@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from ..api import names
 from ..api.pinning import pinned_node
-from ..api.timestamps import rfc3339, unix_time
+from ..api.timestamps import unix_time
 from .quantity import parse_quantity
+
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 Json = Mapping[str, Any]
 Amounts = Mapping[str, Fraction]
@@ -37,6 +39,16 @@ class Node:
     ready: bool
     unschedulable: bool
     taints: tuple[Taint, ...]
+    silent_since: float | None = None
+    """Unix seconds since when it is not Ready, and in the words of `silent_why`; None while it is Ready."""
+    silent_why: str = ""
+    out_of_service: bool = False
+    """Somebody has put Kubernetes' own taint there: the machine is off, whatever ran on it runs no more."""
+
+    def without(self, requests: Amounts) -> Node:
+        """The node as it would be if a pod with these requests went."""
+        rest = {resource: amount - requests.get(resource, Fraction(0)) for resource, amount in self.used.items()}
+        return replace(self, used=rest)
 
     def free(self, resource: str) -> Fraction:
         """Allocatable minus used, in the resource's base unit; 0 if the node has none."""
@@ -47,15 +59,14 @@ def nodes_of(nodes: Iterable[Json], pods: Iterable[Json]) -> tuple[Node, ...]:
     """Join nodes with the requests of the pods that hold them, by name. A pod that ended holds nothing."""
     used: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
     for pod in pods:
-        holder = _holds(pod)
-        if holder is None:
-            continue
-        for resource, amount in pod_requests(pod["spec"]).items():
-            used[holder][resource] += amount
-    return tuple(sorted((_node(n, used[n["metadata"]["name"]]) for n in nodes), key=lambda n: n.name))
+        holder = holder_of(pod)
+        if holder is not None:
+            for resource, amount in pod_requests(pod["spec"]).items():
+                used[holder][resource] += amount
+    return tuple(sorted((node_of(n, used[n["metadata"]["name"]]) for n in nodes), key=lambda n: n.name))
 
 
-def _holds(pod: Json) -> str | None:
+def holder_of(pod: Json) -> str | None:
     """The node whose devices a pod holds: bound to it, or ours, pinned and no longer gated (about to be bound)."""
     if (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}:
         return None
@@ -69,7 +80,8 @@ def _holds(pod: Json) -> str | None:
 
 
 def pod_requests(spec: Json) -> dict[str, Fraction]:
-    """Requests of a pod as the scheduler counts them: sum of its containers or its largest init step, plus overhead."""
+    """Requests of a pod as the scheduler counts them: sum of its containers or its largest init step, plus overhead;
+    what is asked for at the level of the pod takes the place of the sum."""
     total: dict[str, Fraction] = defaultdict(Fraction)
     sidecars: dict[str, Fraction] = defaultdict(Fraction)
     for container in spec.get("containers") or []:
@@ -88,51 +100,45 @@ def pod_requests(spec: Json) -> dict[str, Fraction]:
         total[resource] += amount
     for resource, amount in peak.items():
         total[resource] = max(total[resource], amount)
+    total.update(_requests(spec))
     for resource, text in (spec.get("overhead") or {}).items():
         total[resource] += parse_quantity(text)
     return dict(total)
 
 
-def _requests(container: Json) -> dict[str, Fraction]:
-    resources = container.get("resources") or {}
+def _requests(holder: Json) -> dict[str, Fraction]:
+    """`resources` of a container or of a pod."""
+    resources = holder.get("resources") or {}
     return {
         k: parse_quantity(v) for k, v in ((resources.get("limits") or {}) | (resources.get("requests") or {})).items()
     }
 
 
-def _node(node: Json, used: Amounts) -> Node:
+def node_of(node: Json, used: Amounts) -> Node:
+    """One node as the API server returns it, of which `used` is in use."""
     spec, status = node.get("spec") or {}, node.get("status") or {}
+    ready = _ready(status)
+    is_ready = ready.get("status") == "True"
+    taints = spec.get("taints") or []
+    since = unix_time(ready.get("lastTransitionTime"))
     return Node(
         name=node["metadata"]["name"],
         labels=node["metadata"].get("labels") or {},
         allocatable={k: parse_quantity(v) for k, v in (status.get("allocatable") or {}).items()},
         used=dict(used),
-        ready=_ready(status).get("status") == "True",
+        ready=is_ready,
         unschedulable=bool(spec.get("unschedulable")),
         taints=tuple(
             Taint(t["key"], t.get("value") or "", t["effect"])
-            for t in spec.get("taints") or []
+            for t in taints
             if t["effect"] in {"NoSchedule", "NoExecute"}
         ),
+        silent_since=None if is_ready else since,
+        silent_why="" if is_ready else str(ready.get("reason", "no reason given")),
+        out_of_service=any(t["key"] == OUT_OF_SERVICE for t in taints),
     )
 
 
 def _ready(status: Json) -> Json:
     conditions: Sequence[Json] = status.get("conditions") or []
     return next((c for c in conditions if c["type"] == "Ready"), {})
-
-
-def dead_nodes(nodes: Iterable[Json], holders: Iterable[str], after_seconds: float, now: float) -> dict[str, str]:
-    """Of the nodes in `holders`, those that are lost: gone, or not Ready for `after_seconds`. Name → why."""
-    known = {n["metadata"]["name"]: n for n in nodes}
-    dead: dict[str, str] = {}
-    for name in holders:
-        node = known.get(name)
-        if node is None:
-            dead[name] = "the Node object is gone"
-            continue
-        ready = _ready(node.get("status") or {})
-        since = unix_time(ready.get("lastTransitionTime")) or now
-        if ready and ready.get("status") != "True" and now - since >= after_seconds:
-            dead[name] = f"not Ready since {rfc3339(since)} ({ready.get('reason', 'no reason given')})"
-    return dead

@@ -144,11 +144,21 @@ def _unfit(node: Node, shape: Shape) -> str | None:
 
 
 def _shortage(shape: Shape, fit: Mapping[str, Sequence[str]], unfit: Sequence[str], total: int) -> str:
+    """What is missing, in words that change when the answer does, not with each pod of the cluster that comes or goes:
+    reasons without counts, and only how many nodes of the right kind are free."""
     free = sum(len(names) for names in fit.values())
     devices = shape.requests[shape.resource]
     need = f"needs {shape.size} whole free node{'s' * (shape.size > 1)} with {devices} {shape.resource} each"
     if free >= shape.size:
         largest = max(len(names) for names in fit.values())
         return f"{need} in one domain of {shape.fabric_label}: {free} are free, at most {largest} of them in one domain"
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(unfit).items()))
-    return f"{need}: {free} of {total} nodes are free" + (f" ({counts})" if counts else "")
+    if total == 0:
+        return f"{need}: the cluster has no node"
+    # The reasons of the nodes that come nearest: one of other hardware never helps, however many there are.
+    reasons = sorted({reason for reason in unfit if not reason.startswith(_NEVER)} or set(unfit))
+    return f"{need}: {free} {'is' if free == 1 else 'are'} free" + (
+        f" (others: {', '.join(reasons)})" if reasons else ""
+    )
+
+
+_NEVER = ("fewer than", "other hardware")

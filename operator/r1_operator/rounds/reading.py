@@ -1,4 +1,4 @@
-"""What one reconcile starts from: the resource, parsed and planned. Pure on what the cache returned."""
+"""The resource, parsed and planned: what a round starts from. Pure on what the cache returned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..api.hardware import HardwareProfile
-from ..api.parse import parse
+from ..api.parse import parse_lenient, parse_status
 from ..api.reasons import Reason
 from ..api.types import Metadata, R1Deployment, R1DeploymentSpec, R1DeploymentStatus
 from ..manifests.context import Context
@@ -29,7 +29,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One R1Deployment. `spec` is None when it does not fit our types (the API server holds an older or newer CRD)."""
+    """One R1Deployment. `spec` is None when it does not fit our types (the API server holds an older or newer CRD).
+
+    `unknown`: fields of the spec that this version does not know and does without. `unread`: fields of the status that
+    could not be read back; what stood there is unknown, not zero.
+    """
 
     metadata: Metadata
     status: R1DeploymentStatus
@@ -37,23 +41,27 @@ class Subject:
     plan: Plan | None
     context: Context | None
     valid: Finding
+    unknown: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def read_subject(obj: Mapping[str, Any], settings: Settings) -> Subject:
-    """Parse and plan one R1Deployment as the API server holds it."""
-    deployment = parse(obj)
+    """Parse and plan one R1Deployment as the API server holds it. Never raises for bad content."""
+    metadata = Metadata.model_validate(obj["metadata"])
+    status, unread = parse_status(obj.get("status"))
+    deployment, unknown = parse_lenient(obj)
     if isinstance(deployment, list):
         text = "; ".join(str(problem) for problem in deployment[:5])
         finding = Finding("False", Reason.INVALID_SPEC, text)
-        status = R1DeploymentStatus.model_validate(obj.get("status") or {})
-        return Subject(Metadata.model_validate(obj["metadata"]), status, None, None, None, finding)
-    metadata, spec, status = deployment.metadata, deployment.spec, deployment.status
+        return Subject(metadata, status, None, None, None, finding, unknown, unread)
+    spec = deployment.spec
     plan = make_plan(spec, settings.profiles)
     if isinstance(plan, Refusal):
-        return Subject(metadata, status, spec, None, None, Finding("False", Reason.PLAN_REFUSED, str(plan)))
+        finding = Finding("False", Reason.PLAN_REFUSED, str(plan))
+        return Subject(metadata, status, spec, None, None, finding, unknown, unread)
     message = f"planned: {plan.nodes_per_replica} nodes and {plan.gpus_per_replica} GPUs a replica"
     valid = Finding("True", Reason.PLANNED, message)
-    return Subject(metadata, status, spec, plan, _context(deployment, plan, settings), valid)
+    return Subject(metadata, status, spec, plan, _context(deployment, plan, settings), valid, unknown, unread)
 
 
 def _context(deployment: R1Deployment, plan: Plan, settings: Settings) -> Context:

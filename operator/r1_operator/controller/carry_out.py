@@ -1,0 +1,151 @@
+"""Does what a round says, in the order that loses no request: children, gateways, ends, new gangs, placement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass
+
+from ..api import names
+from ..cluster.resources import JsonObject
+from ..lifecycle.actions import Action, CreateGang, EndPods, Why
+from ..manifests.context import Context
+from ..manifests.gateway import gateway_secret
+from ..manifests.ray_secret import ray_secret
+from ..rounds.decide import Round
+from ..rounds.facts import Facts
+from .acting import Actor, GangRefused, NameTaken
+from .feeding import UNFED, Fed, GatewayFeeder
+from .memory import Memory
+from .placing import Placer
+from .queue import Key
+from .steps import Steps
+
+log = logging.getLogger(__name__)
+
+_VOLUNTARY = frozenset({Why.UPDATE, Why.SCALE_DOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a round."""
+
+    gateway: Fed
+    errors: tuple[str, ...] = ()
+
+
+class Hands:
+    """Carries rounds out. What fails is noted in the steps; the rest is done all the same."""
+
+    def __init__(self, actor: Actor, feeder: GatewayFeeder, placer: Placer, memory: Memory) -> None:
+        self._actor, self._feeder, self._placer, self._memory = actor, feeder, placer, memory
+
+    async def carry_out(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> Outcome:
+        """All of a round but its telling."""
+        await self._children(key, facts, round_, steps, now)
+        gateway = await self._feed(key, facts, round_, steps)
+        await self._end(key, facts, round_, gateway, steps)
+        await self._create(key, facts, round_, steps, now)
+        await self._sweep(facts, round_, steps)
+        self._placer.submit(key, round_.waiting)
+        return Outcome(gateway, tuple(steps.errors))
+
+    async def _children(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> None:
+        context, todo = facts.subject.context, round_.children
+        if context is None:
+            return
+        uid = facts.subject.metadata.uid
+        made = [*(_secret(context, name) for name in todo.tokens), *todo.create]
+        results = await asyncio.gather(*(self._actor.create_or_apply(o, uid) for o in made), return_exceptions=True)
+        for result in results:
+            if isinstance(result, NameTaken):
+                self._memory.taken(key, result.child, result.whose, now)
+            elif isinstance(result, Exception):
+                steps.note("create", result)
+        live = facts.live
+        await steps.all("apply", [self._actor.apply(o, live[o["kind"], o["metadata"]["name"]]) for o in todo.apply])
+
+    async def _feed(self, key: Key, facts: Facts, round_: Round, steps: Steps) -> Fed:
+        with steps.step("gateway"):
+            fed = await self._feeder.feed(key, facts.subject, round_.workers)
+            self._memory.fed(key, fed)
+            return fed
+        return UNFED
+
+    async def _end(self, key: Key, facts: Facts, round_: Round, gateway: Fed, steps: Steps) -> None:
+        ends = [a for a in round_.decision.actions if isinstance(a, EndPods)]
+        going = [a for a in ends if not self._must_wait(a, facts, round_, gateway, steps)]
+        for action in going:
+            log.info("%s: %s", steps.key, describe(action))
+        await asyncio.gather(
+            *(steps.all(f"end {action.gang}", self._actor.end_pods(key[0], action)) for action in going)
+        )
+
+    def _must_wait(self, action: EndPods, facts: Facts, round_: Round, gateway: Fed, steps: Steps) -> bool:
+        """Whether a request might still be sent there, or nobody else would take one."""
+        if not action.drains:
+            return False
+        url = _url_of(facts, action.gang)
+        if gateway.may_send_to(url):
+            log.warning("%s: %s waits until no gateway sends requests to it", steps.key, action.gang)
+            return True
+        nobody = gateway.serving > 0 and not (round_.workers & (gateway.rotation or frozenset()))
+        if action.why in _VOLUNTARY and round_.workers and nobody:
+            log.warning("%s: %s waits until another replica is in the rotation", steps.key, action.gang)
+            return True
+        return False
+
+    async def _create(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> None:
+        """One gang after the other: what a quota has left must not end as two halves."""
+        for action in round_.decision.actions:
+            if not isinstance(action, CreateGang):
+                continue
+            template = round_.templates.get(action.revision)
+            if template is None:
+                continue
+            log.info("%s: %s", steps.key, describe(action))
+            try:
+                await self._actor.create_gang(template, facts.subject.metadata.uid, action)
+                self._memory.created(key)
+            except GangRefused as refused:
+                self._memory.refused(key, facts.subject.metadata.generation, refused.error, now)
+                steps.note("create", refused.error)
+                return
+            except NameTaken as taken:
+                self._memory.taken(key, taken.child, taken.whose, now)
+            except Exception as error:
+                steps.note("create", error)
+
+    async def _sweep(self, facts: Facts, round_: Round, steps: Steps) -> None:
+        name = facts.name
+        creations = [a for a in round_.decision.actions if isinstance(a, CreateGang)]
+        gangs = {g.name for g in facts.gangs} | {names.gang_name(name, a.replica, a.attempt) for a in creations}
+        revisions = {g.revision for g in facts.gangs} | {a.revision for a in creations} | {round_.revision}
+        if round_.wanted.hold:
+            revisions |= set(facts.templates)  # what fails must come back as what it was
+        maps = [obj for (kind, _), obj in facts.live.items() if kind == "ConfigMap"]
+        calls = self._actor.sweep(maps, facts.subject.metadata.uid, gangs, {r for r in revisions if r})
+        await steps.all("sweep", calls)
+
+
+def _secret(context: Context, name: str) -> JsonObject:
+    """A Secret whose content nobody has seen before."""
+    render = ray_secret if name == names.ray_secret(context.name) else gateway_secret
+    return render(context, secrets.token_hex(32))
+
+
+def _url_of(facts: Facts, gang: str) -> str:
+    head = next((g.head for g in facts.gangs if g.name == gang), None)
+    return names.engine_url(head.address) if head is not None and head.address else ""
+
+
+def describe(action: Action) -> str:
+    """An action as one line of the log."""
+    if isinstance(action, CreateGang):
+        members = ", ".join(map(str, action.members))
+        what = f"create replica {action.replica} attempt {action.attempt}, pods {members}, revision {action.revision}"
+        return f"{action.why}: {what} {action.message}"
+    grace = "their own grace period" if action.grace_seconds is None else f"{action.grace_seconds} s"
+    pods = ", ".join(pod.name for pod in action.pods)
+    return f"{action.why}: end {pods} within {grace}: {action.message}"

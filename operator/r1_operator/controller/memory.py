@@ -1,0 +1,82 @@
+"""What carrying rounds out has taught about each R1Deployment. In memory only: after a restart it is learned anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..cluster import ApiError
+from ..lifecycle.observed import Refusal
+from ..rounds.facts import Child
+from .feeding import Fed
+from .queue import Key
+
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 30.0
+"""Between tries of a create that is refused. A quota is raised by somebody who looks on, so never long."""
+TAKEN_SECONDS = 15.0
+"""How long a name counts as taken before we look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """`refusal`: the last create of a pod was refused, so many times in a row, for the spec of that generation.
+    `taken`: names that belong to others, and until when that is believed. `gateway`: what the last feed said."""
+
+    refusal: Refusal | None = None
+    refusals: int = 0
+    generation: int = 0
+    taken: Mapping[Child, tuple[str, float]] | None = None
+    gateway: Fed | None = None
+
+
+class Memory:
+    """Lessons by R1Deployment."""
+
+    def __init__(self) -> None:
+        self._lessons: dict[Key, Lessons] = {}
+
+    def of(self, key: Key) -> Lessons:
+        return self._lessons.get(key, Lessons())
+
+    def forget(self, key: Key) -> None:
+        self._lessons.pop(key, None)
+
+    def fed(self, key: Key, gateway: Fed) -> None:
+        self._lessons[key] = replace(self.of(key), gateway=gateway)
+
+    def taken(self, key: Key, child: Child, whose: str, now: float) -> None:
+        known = dict(self.of(key).taken or {})
+        known[child] = (whose, now + TAKEN_SECONDS)
+        self._lessons[key] = replace(self.of(key), taken=known)
+
+    def taken_by_others(self, key: Key, now: float) -> dict[Child, str]:
+        return {child: whose for child, (whose, until) in (self.of(key).taken or {}).items() if now < until}
+
+    def refused(self, key: Key, generation: int, error: ApiError, now: float) -> None:
+        """A pod was refused. What the API server itself asks for counts where it is longer than our own wait."""
+        before = self.of(key)
+        count = before.refusals + 1 if before.generation == generation else 1
+        wait = min(FIRST_WAIT_SECONDS * 2.0 ** min(count - 1, 10), LONGEST_WAIT_SECONDS)
+        refusal = Refusal(error.message, now + max(wait, error.retry_after or 0.0), is_quota(error))
+        self._lessons[key] = replace(before, refusal=refusal, refusals=count, generation=generation)
+
+    def created(self, key: Key) -> None:
+        """A whole gang was created: nothing is refused any more."""
+        before = self.of(key)
+        if before.refusal is not None:
+            self._lessons[key] = replace(before, refusal=None, refusals=0)
+
+    def refusal(self, key: Key, generation: int) -> Refusal | None:
+        """What was refused of the spec of this generation: another spec may be taken."""
+        known = self.of(key)
+        return known.refusal if known.generation == generation else None
+
+
+def is_quota(error: ApiError) -> bool:
+    """Whether a ResourceQuota refused it. The API server says so in words alone (plugin/resourcequota/admission)."""
+    return error.status == 403 and "exceeded quota" in error.message
+
+
+def is_refusal(error: ApiError) -> bool:
+    """Whether the API server has looked at the object and does not want it: trying again at once is of no use."""
+    return error.status in (400, 403, 422)

@@ -1,0 +1,99 @@
+"""What the lifecycle decides on: the wish, what there is, and how much may be ended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .gangs import Gang
+from .judging import Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the spec and the autoscaler ask for.
+
+    `hold`: another revision is not created (invalid spec, missing weights): nothing is added or replaced, and what
+    fails comes back as what it was.
+    """
+
+    name: str
+    replicas: int
+    revision: str
+    size: int
+    hold: bool = False
+    alone: bool = False
+    """Two gangs cannot run at once: their volume lets one node in. A roll drains before it creates."""
+
+
+class Room(Protocol):
+    """Placement as a question about gangs of the wanted revision. Never asked without need: it looks at every node."""
+
+    def spare(self) -> int:
+        """How many of them the free nodes could take now, those that wait already included."""
+
+    def after(self, victim: str, count: int) -> bool:
+        """Whether `count` of them would have nodes if the gang `victim` had gone."""
+
+    def quota_after(self, victim: str) -> bool:
+        """Whether one of them asks the quotas for no more than the gang `victim` would give back."""
+
+    def shortage(self) -> str:
+        """What one of them lacks, in words that do not change with every pod of the cluster."""
+
+
+class Nowhere:
+    """No gang of the wanted revision can be asked about: there is no plan."""
+
+    def spare(self) -> int:
+        return 0
+
+    def after(self, victim: str, count: int) -> bool:
+        return False
+
+    def quota_after(self, victim: str) -> bool:
+        return False
+
+    def shortage(self) -> str:
+        return ""
+
+
+NO_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much this round may end without a human's word. `rounds/guard.py` says; the lifecycle keeps to it.
+
+    `nothing`: why nothing at all may be ended; empty when something may. `scale_down`: serving gangs that may go in
+    this round because fewer are wanted. `rotation`: gangs that every gateway pod sends requests to; None: unknown.
+    """
+
+    nothing: str = ""
+    scale_down: int = NO_LIMIT
+    rotation: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last create was refused, and is not tried again before `until` (unix seconds)."""
+
+    message: str
+    until: float
+    quota: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What there is. By gang name: `loads` (requests running or waiting; a gang that is missing there is unknown, not
+    idle) and `broken`: why its pins cannot come true any more. `templates`: revisions of which pods can be made."""
+
+    gangs: tuple[Gang, ...]
+    evidence: Evidence
+    loads: Mapping[str, int] = field(default_factory=dict)
+    room: Room = field(default_factory=Nowhere)
+    allowance: Allowance = Allowance()
+    refusal: Refusal | None = None
+    broken: Mapping[str, str] = field(default_factory=dict)
+    templates: Collection[str] = ()

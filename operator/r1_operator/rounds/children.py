@@ -1,0 +1,91 @@
+"""The objects beside the gangs: which are to be made or changed in this round, and which names are somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..api import names
+from ..api.reasons import Reason
+from ..lifecycle.pods import owned_by
+from ..manifests.context import Context
+from ..manifests.differs import differs
+from ..manifests.engine_service import engine_service
+from ..manifests.gateway import gateway_objects
+from ..manifests.template import Template, template_config_map
+from ..status.observation import Finding
+from .facts import Child, Facts
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """`create`: absent, so far as the cache knows. `apply`: ours, but not as they should be. `tokens`: names of Secrets
+    to create, whose content is random. `taken`: names that belong to somebody else → whose they are."""
+
+    create: tuple[Json, ...] = ()
+    apply: tuple[Json, ...] = ()
+    tokens: tuple[str, ...] = ()
+    taken: Mapping[Child, str] = field(default_factory=dict)
+
+    def gangs_may_start(self, name: str) -> bool:
+        """A gang of the R1Deployment `name` needs its Service to find its head, and its Secret to keep others out."""
+        needed = {("Service", names.engine_service(name)), ("Secret", names.ray_secret(name))}
+        return needed.isdisjoint(self.taken)
+
+
+def children(facts: Facts, template: Template | None, workers: frozenset[str]) -> Children:
+    """What to do about the children. One whose name is taken is left alone, and so is what would use it."""
+    context = facts.subject.context
+    if context is None:
+        return Children()
+    taken = dict(facts.taken)
+    secrets = (names.ray_secret(context.name), names.gateway_name(context.name))
+    wanted = _wanted(context, template, workers)
+    for child in [("Secret", name) for name in secrets] + [child_of(obj) for obj in wanted]:
+        live = facts.live.get(child)
+        if live is not None and not owned_by(live, str(context.owner["uid"])):
+            taken[child] = owner_words(live)
+    free = [obj for obj in wanted if child_of(obj) not in taken and not _uses(obj, taken)]
+    create = [obj for obj in free if child_of(obj) not in facts.live]
+    apply = [obj for obj in free if child_of(obj) in facts.live and differs(obj, facts.live[child_of(obj)])]
+    tokens = [n for n in secrets if ("Secret", n) not in facts.live and ("Secret", n) not in taken]
+    return Children(tuple(create), tuple(apply), tuple(tokens), taken)
+
+
+def _wanted(context: Context, template: Template | None, workers: frozenset[str]) -> list[dict[str, Any]]:
+    kept = [template_config_map(context, template)] if template is not None else []
+    return [engine_service(context), *kept, *gateway_objects(context, workers)]
+
+
+def _uses(obj: Json, taken: Iterable[Child]) -> bool:
+    """A gateway must not run with somebody else's Secret or settings."""
+    if obj["kind"] != "Deployment":
+        return False
+    return any(kind in {"Secret", "ConfigMap"} and name == obj["metadata"]["name"] for kind, name in taken)
+
+
+def child_of(obj: Json) -> Child:
+    return str(obj["kind"]), str(obj["metadata"]["name"])
+
+
+def owner_words(live: Json) -> str:
+    """Whose an object is, in words."""
+    owners = live["metadata"].get("ownerReferences") or ()
+    controller = next((o for o in owners if o.get("controller")), None)
+    return f"{controller['kind']} {controller['name']}" if controller else "nobody we know: it has no owner"
+
+
+def name_taken(taken: Mapping[Child, str]) -> Finding | None:
+    """What is in the way, and what to do about it."""
+    if not taken:
+        return None
+    (kind, name), whose = min(taken.items())
+    more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
+    message = (
+        f"{kind} {name} exists and belongs to {whose}; it is left alone, and what needs it waits. Rename or delete it, "
+        f"or give this R1Deployment another name{more}"
+    )
+    return Finding("False", Reason.NAME_TAKEN, message)

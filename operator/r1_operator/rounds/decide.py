@@ -1,0 +1,213 @@
+"""`decide(facts, now) → Round`: the one place where everything that is known comes together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..api import names
+from ..api.reasons import Reason
+from ..lifecycle.actions import Decision, EndPods
+from ..lifecycle.decide import next_actions
+from ..lifecycle.gangs import Gang
+from ..lifecycle.judging import Evidence, Verdict, judge
+from ..lifecycle.observed import Nowhere, Observed, Refusal, Room, Wanted
+from ..lifecycle.records import records_of
+from ..manifests.engine_pod import shape_of
+from ..manifests.template import Template, template_of
+from ..placement.place import Shape
+from ..status.observation import Finding
+from .children import Children, children, name_taken
+from .facts import Facts
+from .guard import Losses, allowance, losses
+from .room import PlacementRoom
+from .routing import workers
+from .scaling import Scaling, scale
+
+BUSY_SECONDS = 5.0
+"""Look again after this long while something is under way or the autoscaler watches the load."""
+IDLE_SECONDS = 30.0
+SOON_SECONDS = 1.0
+"""While nothing can be done before others have done their part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A whole gated gang that wants nodes."""
+
+    gang: Gang
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What is to be done and told. Carried out in the order of the fields: what may cost a request comes after the
+    gateways have been told. `templates`: revisions that gangs of this round are made from."""
+
+    wanted: Wanted
+    scaling: Scaling
+    decision: Decision
+    children: Children
+    workers: frozenset[str]
+    waiting: tuple[Waiting, ...]
+    templates: Mapping[str, Template]
+    weights: Finding
+    troubles: tuple[Finding, ...]
+    revision: str | None = None
+
+
+def decide(facts: Facts, now: float) -> Round:
+    """One round. Deterministic: the same facts give the same round until it has been carried out."""
+    lost = losses(facts, now)
+    evidence = _evidence(facts, lost, now)
+    verdicts = {gang.name: judge(gang, evidence, now) for gang in facts.gangs}
+    scaling = scale(facts, verdicts, now)
+    weights = facts.weights or Finding("Unknown", Reason.WEIGHTS_UNCHECKED, "not looked at before the spec is valid")
+    template = template_of(facts.subject.context) if facts.subject.context is not None else None
+    wanted = _wanted(facts, scaling, template, weights)
+    observed = _observed(facts, evidence, verdicts, scaling, wanted)
+    decision = next_actions(wanted, observed, now)
+    to = workers(facts, decision)
+    around = children(facts, None if wanted.hold else template, to)
+    if not around.gangs_may_start(facts.name):
+        decision = replace(decision, actions=tuple(a for a in decision.actions if isinstance(a, EndPods)))
+    shape = _shape(facts)
+    fitting = [g for g in decision.unplaced if shape is not None and g.size == shape.size]
+    return Round(
+        wanted=wanted,
+        scaling=scaling,
+        decision=decision,
+        children=around,
+        workers=to,
+        waiting=tuple(Waiting(gang, shape) for gang in fitting if shape is not None),
+        templates=dict(facts.templates) | ({template.revision: template} if template is not None else {}),
+        weights=weights,
+        troubles=_troubles(facts, lost, observed, decision, around),
+        revision=template.revision if template is not None else None,
+    )
+
+
+def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
+    startup = facts.subject.spec.startup if facts.subject.spec is not None else None
+    return Evidence(
+        start_seconds=startup.seconds if startup is not None else float("inf"),
+        stall_seconds=getattr(startup, "stall_seconds", float("inf")),
+        records=records_of(facts.subject.status.replica_statuses, now),
+        remembers=facts.remembers,
+        dead_nodes=lost.dead,
+        heard=facts.engines.heard,
+        silence=facts.engines.silence,
+        hangs=facts.engines.hangs,
+    )
+
+
+def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: Finding) -> Wanted:
+    """What the lifecycle is asked for. Without a plan, or without weights, nothing is added or replaced."""
+    if template is None:
+        return Wanted(facts.name, scaling.in_force, "", 1, hold=True)
+    return Wanted(
+        name=facts.name,
+        replicas=scaling.in_force,
+        revision=template.revision,
+        size=template.size,
+        hold=weights.status == "False",
+        alone=weights.reason == Reason.CLAIM_ONE_NODE,
+    )
+
+
+def _observed(
+    facts: Facts, evidence: Evidence, verdicts: Mapping[str, Verdict], scaling: Scaling, wanted: Wanted
+) -> Observed:
+    shape = _shape(facts)
+    room: Room = Nowhere()
+    if shape is not None:
+        room = PlacementRoom(shape, facts.nodes.all, facts.nodes.held, facts.nodes.ahead)
+    return Observed(
+        gangs=facts.gangs,
+        evidence=evidence,
+        loads=_loads(facts),
+        room=room,
+        allowance=allowance(facts, verdicts, scaling.by_user),
+        refusal=facts.refusal,
+        broken={gang: verdict.message for gang, verdict in facts.verdicts.items() if verdict.broken_pins},
+        templates=frozenset(facts.templates),
+    )
+
+
+def _loads(facts: Facts) -> Mapping[str, int]:
+    """Requests of each gang: by the engine's own account, and at least what the gateways have running there."""
+    found = dict(facts.engines.loads)
+    by_url = facts.gateways.in_flight
+    for gang in facts.gangs:
+        head = gang.head
+        if head is not None and head.address and gang.name in found:
+            found[gang.name] = max(found[gang.name], by_url.get(names.engine_url(head.address), 0))
+    return found
+
+
+def _shape(facts: Facts) -> Shape | None:
+    context = facts.subject.context
+    return shape_of(context, facts.settings.fabric_label) if context is not None else None
+
+
+def _troubles(
+    facts: Facts, lost: Losses, observed: Observed, decision: Decision, around: Children
+) -> tuple[Finding, ...]:
+    """What stands between the wish and its coming true, worst first."""
+    found: list[Finding | None] = [
+        Finding("False", Reason.STALE_WATCH, observed.allowance.nothing) if observed.allowance.nothing else None,
+        lost.suspended,
+        name_taken(around.taken),
+        _refused(facts.refusal),
+        Finding("False", decision.blocked.reason, decision.blocked.message) if decision.blocked else None,
+        _strangers(facts.strangers),
+        _unread(facts),
+    ]
+    return tuple(finding for finding in found if finding is not None)
+
+
+def _refused(refusal: Refusal | None) -> Finding | None:
+    if refusal is None:
+        return None
+    if refusal.quota:
+        remedy = "no gang is left half made; raise the quota, lower spec.replicas, or free what others use of it"
+        return Finding("False", Reason.QUOTA_EXCEEDED, f"{refusal.message}; {remedy}")
+    remedy = "no gang is left half made; change what it objects to, in the spec or in the namespace's policy"
+    return Finding("False", Reason.CREATE_REFUSED, f"{refusal.message}; {remedy}")
+
+
+def _strangers(pods: tuple[str, ...]) -> Finding | None:
+    if not pods:
+        return None
+    shown = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
+    message = f"{shown}: carries the labels of our engine pods, but is not owned by this R1Deployment; it is left out"
+    return Finding("False", Reason.FOREIGN_PODS, f"{message}. Take the labels off, or delete it")
+
+
+def _unread(facts: Facts) -> Finding | None:
+    subject = facts.subject
+    if subject.unknown:
+        fields = ", ".join(subject.unknown[:5])
+        message = f"{fields}: not known to this version of the operator, which goes on without; upgrade the operator"
+        return Finding("False", Reason.UNKNOWN_FIELDS, message)
+    if not facts.remembers:
+        message = "the status was lost or written by another version; what runs is kept as it is and told anew"
+        return Finding("False", Reason.STATUS_NOT_READ, message)
+    return None
+
+
+def next_look(facts: Facts, round_: Round, rotation: frozenset[str] | None, gateway: Finding) -> float:
+    """Seconds until the next round if nothing happens before. `rotation`: what the gateways said in this round."""
+    decision = round_.decision
+    busy = (
+        round_.scaling.decision is not None
+        or bool(decision.leaving)
+        or bool(round_.troubles)
+        or len(decision.serving) != round_.wanted.replicas
+        or len(decision.replicas) != round_.wanted.replicas
+        or gateway.status != "True"
+    )
+    usual = BUSY_SECONDS if busy else IDLE_SECONDS
+    if rotation is not None and len(round_.workers & rotation) < min(len(round_.workers), round_.wanted.replicas):
+        usual = SOON_SECONDS  # the router's own look at a replica that is new to it takes a second
+    return usual if decision.look_again_in is None else min(usual, decision.look_again_in)

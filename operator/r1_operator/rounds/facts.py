@@ -1,0 +1,111 @@
+"""Everything one round is decided on. Frozen values; what is not known is None or missing, never zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..autoscaling.window import Sample
+from ..lifecycle.gangs import Gang, Hang, Heard
+from ..lifecycle.observed import Refusal
+from ..manifests.template import Template
+from ..placement.nodes import Amounts, Node
+from ..placement.place import Request, Unplaceable
+from ..status.observation import Finding
+from .reading import Settings, Subject
+
+Child = tuple[str, str]
+"""Kind and name of an object we make in the resource's namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Nodes that hold engine pods of any R1Deployment, and those of them that are not Ready or have no Node object."""
+
+    holding: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """What the gateway pods said when they were last told of the replicas.
+
+    `serving`: pods that serve users. `rotation`: URLs that every one of them sends requests to; None: not known.
+    `in_flight`: requests by URL.
+    """
+
+    serving: int = 0
+    rotation: frozenset[str] | None = None
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What the engines say, by gang name. `silence`: seconds for which the agent has not answered; missing: not asked
+    yet. `loads`: requests running or waiting; missing: unknown. `sick`: GPUs that NVML calls unhealthy. `hangs`: what
+    keeps a pod's containers from being made, by pod uid. `start_seconds`: what the last start took."""
+
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    silence: Mapping[str, float] = field(default_factory=dict)
+    loads: Mapping[str, int] = field(default_factory=dict)
+    sick: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hangs: Mapping[str, Hang] = field(default_factory=dict)
+    window: tuple[Sample, ...] = ()
+    start_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Nodes with what is used on them, by name in order. `gone`: nodes without an object, as a live look confirmed.
+    `held`: what each gang of ours holds on which node. `ahead`: gangs of others that wait for nodes, in their order."""
+
+    all: tuple[Node, ...] = ()
+    gone: frozenset[str] = frozenset()
+    held: Mapping[str, Mapping[str, Amounts]] = field(default_factory=dict)
+    ahead: tuple[Request, ...] = ()
+    fleet: Fleet = Fleet()
+
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.all}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One R1Deployment and what is around it.
+
+    `gangs` are ours by owner; `strangers` are pods that carry our labels and belong to somebody else. `predecessors`:
+    children of an earlier resource of this name. `live`: children under our names as the cache has them, `taken`:
+    those that belong to somebody else. `verdicts`: what the placement queue last said of a gang that waits.
+    `watch_age`: seconds since the API server last spoke of the kind heard of least recently, by that kind.
+    """
+
+    subject: Subject
+    settings: Settings
+    gangs: tuple[Gang, ...] = ()
+    strangers: tuple[str, ...] = ()
+    predecessors: tuple[str, ...] = ()
+    live: Mapping[Child, Mapping[str, Any]] = field(default_factory=dict)
+    taken: Mapping[Child, str] = field(default_factory=dict)
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    weights: Finding | None = None
+    nodes: Nodes = Nodes()
+    engines: Engines = Engines()
+    gateways: Gateways = Gateways()
+    verdicts: Mapping[str, Unplaceable] = field(default_factory=dict)
+    refusal: Refusal | None = None
+    watch_age: tuple[str, float] = ("", 0.0)
+
+    @property
+    def name(self) -> str:
+        return self.subject.metadata.name
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the status is what an operator wrote of these gangs: without it, what they were is unknown."""
+        status, unread = self.subject.status, self.subject.unread
+        lost = any(each == "status" or each.startswith(_MEMORY) for each in unread)
+        return not lost and (status.observed_generation is not None or not self.gangs)
+
+
+_MEMORY = ("status.replicaStatuses", "status.observedGeneration")

@@ -1,0 +1,124 @@
+"""How much a round may end without a human's word. The one place that limits harm.
+
+A replica is sixteen GPUs and up to an hour of loading, so whoever is wrong about "it is dead" or "it is too many" must
+be wrong about little. What counts as a human's word: spec.replicas, a delete, an eviction, the out-of-service taint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..api import names
+from ..api.reasons import Reason
+from ..api.timestamps import rfc3339
+from ..lifecycle.gangs import Gang, GangState
+from ..lifecycle.judging import Verdict
+from ..lifecycle.observed import NO_LIMIT, Allowance
+from ..placement.nodes import Node
+from ..status.observation import Finding
+from .facts import Facts, Fleet
+
+STALE_SECONDS = 120.0
+"""Bookmarks come about once a minute on each watch. One that is silent for two of them is dead, and what it showed is
+old news: a pod that seems gone may be there, a node that seems dead may be back."""
+BREAKER_NODES = 2
+BREAKER_SHARE = 0.3
+"""More nodes than both fall silent together when the control plane has lost sight of them, not when they die."""
+SCALE_DOWN_SHARE = 0.25
+"""Of the serving replicas, those that the autoscaler may take away in one round; at least one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Nodes that count as lost, with the reason; `suspended` when more seem to be, and nothing is forced there."""
+
+    dead: Mapping[str, str] = field(default_factory=dict)
+    suspended: Finding | None = None
+
+
+def losses(facts: Facts, now: float) -> Losses:
+    """Which of the nodes that our gangs hold are lost.
+
+    Not one on which an engine answers its agent's port or the gateways: its users' traffic does not go through the
+    control plane. A Node object that is gone counts once a live look has confirmed it.
+    """
+    nodes = facts.nodes.by_name()
+    holders: dict[str, list[Gang]] = {}
+    for gang in facts.gangs:
+        for member in gang.members:
+            if member.node and not member.over:
+                holders.setdefault(member.node, []).append(gang)
+    dead: dict[str, str] = {}
+    silent: dict[str, str] = {}
+    for name, gangs in sorted(holders.items()):
+        node = nodes.get(name)
+        if node is not None and node.out_of_service:
+            dead[name] = "it carries the taint out-of-service"
+        elif any(answers(facts, gang) for gang in gangs):
+            continue
+        elif node is None and name in facts.nodes.gone:
+            dead[name] = "the Node object is gone"
+        elif node is not None and _silent_for(node, now) >= facts.settings.node_lost_seconds:
+            assert node.silent_since is not None
+            silent[name] = f"not Ready since {rfc3339(node.silent_since)} ({node.silent_why})"
+    if silent and _together(facts.nodes.fleet, facts.nodes.all):
+        return Losses(dead, _suspended(facts.nodes.fleet, sorted(silent)))
+    return Losses(dead | silent)
+
+
+def answers(facts: Facts, gang: Gang) -> bool:
+    """Whether anybody hears of this gang apart from the kubelets: its own agent, or the gateways."""
+    heard = facts.engines.heard.get(gang.name)
+    if heard is not None:
+        return heard.stage != "Failed"
+    head, rotation = gang.head, facts.gateways.rotation
+    return bool(head and head.address and rotation and names.engine_url(head.address) in rotation)
+
+
+def _silent_for(node: Node, now: float) -> float:
+    return 0.0 if node.silent_since is None else now - node.silent_since
+
+
+def _together(fleet: Fleet, nodes: tuple[Node, ...]) -> bool:
+    if not any(node.ready for node in nodes):
+        return True  # Kubernetes stops its evictions then, too ("master disruption")
+    return len(fleet.silent) > max(BREAKER_NODES, BREAKER_SHARE * len(fleet.holding))
+
+
+def _suspended(fleet: Fleet, silent: list[str]) -> Finding:
+    shown = ", ".join(silent[:3]) + (f" and {len(silent) - 3} more" if len(silent) > 3 else "")
+    return Finding(
+        "False",
+        Reason.NODE_LOSS_SUSPENDED,
+        f"{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together ({shown} among "
+        "them): nothing is ended or started anew until they answer. If they are off for certain, delete their Node "
+        "objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+    )
+
+
+def allowance(facts: Facts, verdicts: Mapping[str, Verdict], by_user: bool) -> Allowance:
+    """What this round may end. `by_user`: a human's word, not the autoscaler's, says how many replicas there are."""
+    ready = [g for g in facts.gangs if verdicts[g.name].state is GangState.READY]
+    share = max(1, int(SCALE_DOWN_SHARE * len(ready))) if facts.remembers else 1
+    return Allowance(nothing=_blind(facts), scale_down=NO_LIMIT if by_user else share, rotation=_rotation(facts, ready))
+
+
+def _blind(facts: Facts) -> str:
+    kind, age = facts.watch_age
+    if age <= STALE_SECONDS:
+        return ""
+    return f"the API server has said nothing about {kind} for {age:.0f} s: nothing is ended on news that old"
+
+
+def _rotation(facts: Facts, ready: list[Gang]) -> frozenset[str] | None:
+    gateways = facts.gateways
+    if gateways.rotation is None:
+        return None
+    if gateways.serving == 0:
+        return frozenset(gang.name for gang in ready)  # nobody routes anywhere: nothing can be cut
+    return frozenset(
+        gang.name
+        for gang in ready
+        if gang.head and gang.head.address and names.engine_url(gang.head.address) in gateways.rotation
+    )

@@ -1,0 +1,74 @@
+"""How many replicas are wanted: the user's number, or the autoscaler's last word that stands in the status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..api.timestamps import unix_time
+from ..autoscaling.decide import Decision, ScalingState, decide
+from ..lifecycle.gangs import Gang, GangState
+from ..lifecycle.judging import Verdict
+from .facts import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the autoscaler says now, and what is in force: its last word that stands in the status, so that it survives
+    this process. `by_user`: what is in force is somebody's own number."""
+
+    in_force: int
+    by_user: bool = True
+    decision: Decision | None = None
+    last_up: float | None = None
+    last_down: float | None = None
+
+
+def scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling:
+    """Decide on the number of replicas. A status that was not read back counts as what runs, not as the first value."""
+    spec, status = facts.subject.spec, facts.subject.status
+    if spec is None:
+        running = len([g for g in facts.gangs if verdicts[g.name].state is not GangState.LEAVING])
+        known = status.observed_generation is not None and "status.desiredReplicas" not in facts.subject.unread
+        return Scaling(status.desired_replicas if known else running, by_user=False)
+    config = spec.autoscaling
+    if config is None or spec.replicas == 0:
+        return Scaling(spec.replicas)
+    before = status.autoscaling
+    last_up = _past(before.last_scale_up if before else None, now)
+    last_down = _past(before.last_scale_down if before else None, now)
+    current = before.desired_replicas if before and before.desired_replicas > 0 else _what_runs(facts, spec.replicas)
+    starting = [g for g in facts.gangs if verdicts[g.name].state is GangState.STARTING]
+    state = ScalingState(
+        desired=current,
+        ready=sum(1 for v in verdicts.values() if v.state is GangState.READY),
+        # What waits for nodes, hangs or fails carries nothing soon: it must not hold up a step down.
+        starting=len(starting),
+        starting_since=min((_started(g) for g in starting), default=None),
+        start_seconds=facts.engines.start_seconds,
+        last_up=last_up,
+        last_down=last_down,
+        running_capacity=facts.subject.plan.limits.max_running_requests if facts.subject.plan else None,
+    )
+    decision = decide(config, facts.engines.window, state, now)
+    in_force = min(max(current, config.min_replicas), config.max_replicas)
+    if decision.desired > in_force:
+        last_up = now
+    elif decision.desired < in_force:
+        last_down = now
+    return Scaling(in_force, False, decision, last_up, last_down)
+
+
+def _past(text: str | None, now: float) -> float | None:
+    """A time of the status; one that lies ahead was written by a leader with another clock, and counts as now."""
+    moment = unix_time(text)
+    return None if moment is None else min(moment, now)
+
+
+def _what_runs(facts: Facts, first: int) -> int:
+    replicas = {gang.replica for gang in facts.gangs if not any(m.deleting for m in gang.members)}
+    return len(replicas) if replicas and facts.subject.status.autoscaling is None else first
+
+
+def _started(gang: Gang) -> float:
+    return max(m.scheduled_at or m.created_at for m in gang.members)

@@ -1,0 +1,245 @@
+"""The one mind under faults: nodes that fit some specs only, readiness that comes and goes, kubelets and agents that
+fall silent, loads and statuses that vanish, quotas, dead watches, clocks that are off, crashes half-way.
+
+*Availability*: what serves never falls below what was wanted by the operator's own doing. *Progress*: a change ends, or
+says why it cannot. *Never a part of a gang on GPUs for long*. *No flapping*: once all is quiet, nothing is done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from r1_operator.api import names
+from r1_operator.api.reasons import Reason
+from r1_operator.api.types import R1DeploymentStatus
+from r1_operator.lifecycle.actions import EndPods
+from r1_operator.placement.nodes import OUT_OF_SERVICE
+
+from tests.simulation.cluster import SimulatedCluster, spec_of
+
+LIMIT = 4
+FITS_ALL, FITS_BIG, FITS_NONE = "1Gi", "100Gi", "999Gi"
+
+
+class Rounds(RuleBasedStateMachine):
+    """What must hold at every moment, and that it ends where it should once faults stop."""
+
+    @initialize(nodes=st.integers(1, 2), replicas=st.integers(0, LIMIT), spare=st.integers(0, 2), big=st.integers(0, 3))
+    def start(self, nodes: int, replicas: int, spare: int, big: int) -> None:
+        self.cluster = SimulatedCluster(spec_of(nodes=nodes, replicas=replicas), nodes * LIMIT + spare, big)
+        self.hurt: set[str] = set()
+        """Gangs that something other than the operator has ended or is about to."""
+
+        self.cluster.settle(4, 3.0)
+
+    # --- the operator ------------------------------------------------------------------------------------------------
+    @rule(rounds=st.sampled_from([1, 2, 5, 12]), seconds=st.sampled_from([0.5, 3.0, 12.0, 60.0]))
+    def the_operator_works(self, rounds: int, seconds: float) -> None:
+        for _ in range(rounds):
+            self._reconcile()
+            self.cluster.advance(seconds)
+
+    @rule(rounds=st.sampled_from([5, 12, 20]))
+    def it_works_on(self, rounds: int) -> None:
+        """Often enough that what people want is mostly there when the next thing happens."""
+        self.the_operator_works(rounds, 3.0)
+
+    def _reconcile(self) -> None:
+        before = self._serving()
+        round_ = self.cluster.reconcile()
+        self._availability(before)
+        if self.cluster.stale > 120:
+            assert not any(isinstance(a, EndPods) for a in round_.decision.actions)
+            assert round_.troubles[0].reason is Reason.STALE_WATCH
+
+    def _serving(self) -> list[str]:
+        """Gangs that serve and that nothing but the operator has touched."""
+        return [g for g in self.cluster.serving() if self._identity(g) not in self.hurt]
+
+    def _identity(self, gang: str) -> str:
+        """Names may come again; uids do not."""
+        return str(min(p["metadata"]["uid"] for p in self.cluster.machines.of(gang)))
+
+    def _availability(self, before: list[str]) -> None:
+        """Ended by the operator: for fewer replicas that somebody wants, one for a roll, nothing else."""
+        cluster = self.cluster
+        after = [g for g in self._serving() if g in before]
+        rolled = [g for g in cluster.rolled() if g in before]
+        assert len(rolled) <= 1, "one at a time"
+        wanted = 0 if cluster.hold and not cluster.status.desired_replicas else cluster.round.scaling.in_force  # type: ignore[union-attr]
+        if len(after) < len(before):
+            assert len(after) >= min(len(before), wanted) - len(rolled), (before, after, wanted, rolled)
+        if rolled and len(after) < wanted:
+            # Drained for one that waits, gated: it must have its nodes as soon as they are free.
+            assert self._successor_fits(rolled[0])
+
+    def _successor_fits(self, victim: str) -> bool:
+        cluster, memory = self.cluster, self.cluster.spec["engine"]["resources"]["memory"]
+        fitting = {"1Gi": ("s", "b", "new"), "100Gi": ("b",), "999Gi": ()}[memory]
+        held = Counter(cluster.machines.holders())
+        mine = {p["spec"]["nodeName"] for p in cluster.machines.of(victim)}
+        live = [n for n in cluster.machines.nodes if n.startswith(fitting) and self._usable(n)] if fitting else []
+        free = [n for n in live if held[n] == 0 or (n in mine and held[n] == 1)]
+        return len(free) >= int(cluster.spec["topology"]["nodesPerReplica"])
+
+    def _usable(self, name: str) -> bool:
+        conditions = self.cluster.machines.nodes[name]["status"]["conditions"]
+        tainted = any(t["key"] == OUT_OF_SERVICE for t in self.cluster.machines.nodes[name]["spec"].get("taints", ()))
+        return conditions[0]["status"] == "True" and not tainted
+
+    @rule(writes=st.integers(0, 3))
+    def operator_crashes_midway(self, writes: int) -> None:
+        before = self._serving()
+        self.cluster.reconcile(crash_after=writes)
+        self._availability(before)
+
+    # --- people ------------------------------------------------------------------------------------------------------
+    @rule(replicas=st.integers(0, LIMIT))
+    def scale(self, replicas: int) -> None:
+        self.cluster.change(replicas=replicas)
+
+    @rule(env=st.sampled_from("abc"), memory=st.sampled_from([FITS_ALL, FITS_ALL, FITS_BIG, FITS_NONE]))
+    def change_spec(self, env: str, memory: str) -> None:
+        self.cluster.change(env=env, memory=memory)
+
+    @rule(hold=st.booleans())
+    def break_or_mend_spec(self, hold: bool) -> None:
+        self.cluster.hold = hold
+
+    @precondition(lambda self: self.cluster.machines.pods)
+    @rule(data=st.data(), grace=st.sampled_from([None, 0]))
+    def a_user_deletes_a_pod(self, data: st.DataObject, grace: float | None) -> None:
+        name = data.draw(st.sampled_from(sorted(self.cluster.machines.pods)))
+        self.hurt.add(self._identity(name.rsplit("-", 1)[0]))
+        self.cluster.machines.delete(name, grace, self.cluster.now)
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+    @precondition(lambda self: self.cluster.machines.gangs())
+    @rule(data=st.data(), code=st.sampled_from([0, 70, 78]), all_=st.booleans(), sidecar=st.booleans())
+    def an_engine_dies(self, data: st.DataObject, code: int, all_: bool, sidecar: bool) -> None:
+        gang = data.draw(st.sampled_from(self.cluster.machines.gangs()))
+        self.hurt.add(self._identity(gang))
+        self.cluster.machines.end(gang, code, self.cluster.now, range(9) if all_ else [0], sidecar=sidecar)
+
+    @rule(data=st.data(), all_=st.booleans())
+    def kubelets_fall_silent(self, data: st.DataObject, all_: bool) -> None:
+        names_ = sorted(self.cluster.machines.nodes)
+        self.cluster.machines.silent |= set(names_) if all_ else set(data.draw(st.lists(st.sampled_from(names_))))
+
+    @rule()
+    def kubelets_return(self) -> None:
+        self.cluster.machines.silent.clear()
+
+    @precondition(lambda self: len(self.cluster.machines.off) < 2)
+    @rule(data=st.data())
+    def a_machine_goes_off(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.cluster.machines.nodes)))
+        self.cluster.machines.off.add(name)
+        pods = [p for p in self.cluster.machines.pods.values() if p["spec"].get("nodeName") == name]
+        self.hurt |= {self._identity(p["metadata"]["labels"][names.LABEL_GANG]) for p in pods}
+
+    @precondition(lambda self: self.cluster.machines.off)
+    @rule(taint=st.booleans())
+    def the_dead_machine_is_declared(self, taint: bool) -> None:
+        name = min(self.cluster.machines.off)
+        if taint:
+            self.cluster.machines.taint_out_of_service(name)
+        else:
+            self.cluster.machines.off.discard(name)
+            self.cluster.machines.nodes.pop(name)
+
+    @precondition(lambda self: self.cluster.machines.gangs())
+    @rule(data=st.data())
+    def probes_fail(self, data: st.DataObject) -> None:
+        self.cluster.machines.unready |= set(data.draw(st.lists(st.sampled_from(self.cluster.machines.gangs()))))
+
+    @rule()
+    def probes_recover(self) -> None:
+        self.cluster.machines.unready.clear()
+
+    @rule(mute=st.booleans())
+    def the_operator_is_cut_off_or_back(self, mute: bool) -> None:
+        self.cluster.mute_all = mute
+
+    @rule(forgotten=st.booleans())
+    def loads_vanish_or_return(self, forgotten: bool) -> None:
+        self.cluster.forgotten_loads = forgotten
+
+    @rule()
+    def the_status_is_lost(self) -> None:
+        self.cluster.status = R1DeploymentStatus()
+
+    @rule(quota=st.sampled_from([None, 0, 3, 6]))
+    def a_quota(self, quota: int | None) -> None:
+        self.cluster.quota = quota
+
+    @rule(stale=st.sampled_from([0.0, 0.0, 60.0, 500.0]))
+    def watches_stand_still(self, stale: float) -> None:
+        self.cluster.stale = stale
+
+    @rule(skew=st.sampled_from([0.0, -3600.0, 3600.0]))
+    def another_leader_with_another_clock(self, skew: float) -> None:
+        self.cluster.skew = skew
+
+    # --- always ------------------------------------------------------------------------------------------------------
+    @invariant()
+    def no_node_is_held_twice(self) -> None:
+        if hasattr(self, "cluster"):
+            assert all(count == 1 for count in Counter(self.cluster.machines.holders()).values())
+
+    @invariant()
+    def gangs_are_bounded(self) -> None:
+        """What is wanted, one extra for a roll, and what a lowered number has not been reconciled away yet."""
+        if hasattr(self, "cluster"):
+            alive = {g.replica for g in self.cluster.gangs() if not any(m.deleting or m.finished for m in g.members)}
+            assert len(alive) <= LIMIT + 2
+
+    def teardown(self) -> None:
+        """Faults stop: it settles on exactly what is wanted where that fits, says why where it does not, and rests."""
+        if not hasattr(self, "cluster"):
+            return
+        self._all_is_well_again()
+        serving = self._serving()
+        self.cluster.settle(60, 15.0)
+        round_, replicas = self.cluster.reconcile(), int(self.cluster.spec["replicas"])
+        assert round_.decision.actions == (), "no flapping"
+        made = sum(self.cluster.created.values())
+        self.cluster.settle(6, 15.0)
+        assert sum(self.cluster.created.values()) == made
+        if self.cluster.spec["engine"]["resources"]["memory"] == FITS_ALL:
+            assert len(self.cluster.serving()) == replicas
+            assert {g.revision for g in self.cluster.gangs() if g.name in self.cluster.serving()} <= {round_.revision}
+        else:
+            # Whoever served goes on serving, unless it became the new revision or too many.
+            assert len(self.cluster.serving()) >= min(len(serving), replicas)
+            blocked = round_.decision.blocked or self.cluster.verdicts
+            old = {g.revision for g in self.cluster.gangs() if g.name in self.cluster.serving()} - {round_.revision}
+            assert blocked or not old, "a change that does not come says why"
+        self._nothing_half_on_gpus()
+
+    def _all_is_well_again(self) -> None:
+        cluster, machines = self.cluster, self.cluster.machines
+        for name in list(machines.off):  # what is off stays off, and somebody says so
+            machines.off.discard(name)
+            machines.nodes.pop(name, None)
+        machines.nodes = {n: node for n, node in machines.nodes.items() if not node["spec"].get("taints")}
+        for i in range(6):
+            cluster.add_node(f"new{i}")
+        machines.silent.clear()
+        machines.unready.clear()
+        machines.mute.clear()
+        cluster.mute_all = cluster.forgotten_loads = cluster.hold = False
+        cluster.quota, cluster.stale, cluster.skew = None, 0.0, 0.0
+        cluster.advance(1.0)
+
+    def _nothing_half_on_gpus(self) -> None:
+        for gang in self.cluster.gangs():
+            holding = [m for m in gang.members if m.holds]
+            assert not holding or len(holding) == gang.size, gang
+
+
+TestRounds = Rounds.TestCase
+TestRounds.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)

@@ -1,0 +1,269 @@
+"""The simulated cluster: facts from its objects, rounds decided by the operator's own function, carried out on it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from r1_operator.api import names
+from r1_operator.api.reasons import Reason
+from r1_operator.api.types import R1DeploymentStatus
+from r1_operator.lifecycle.actions import CreateGang, EndPods, Why
+from r1_operator.lifecycle.gangs import Gang, Heard
+from r1_operator.lifecycle.observed import Refusal
+from r1_operator.lifecycle.pods import gangs_of, owned_by
+from r1_operator.manifests.template import Template, gang_pod
+from r1_operator.placement.nodes import holder_of, nodes_of, pod_requests
+from r1_operator.placement.place import Placement, Request, Unplaceable, place
+from r1_operator.planning import built_in_profiles
+from r1_operator.rounds.decide import Round, decide
+from r1_operator.rounds.facts import Engines, Facts, Fleet, Gateways, Nodes
+from r1_operator.rounds.reading import Settings, Subject, read_subject
+from r1_operator.status.derive import derive
+from r1_operator.status.observation import Finding, Observation
+
+from tests.simulation.machines import Machines, node
+
+SETTINGS = Settings("engine:1", "gateway:1", built_in_profiles(), "r1operator.dev/fabric")
+ROUTER_SECONDS = 1.0
+"""A router holds a replica that is new to it healthy only after its first look at it."""
+
+
+def spec_of(
+    *, nodes: int = 1, replicas: int = 1, memory: str = "1Gi", env: str = "a", autoscaling: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "model": {"name": "r1-operator/tiny-r1", "weights": {"hostPath": {"path": "/models"}}},
+        "hardware": "CPUx1",
+        "topology": {"nodesPerReplica": nodes},
+        "drain": {"seconds": 30},
+        "replicas": replicas,
+        "engine": {"env": [{"name": "REVISION", "value": env}], "resources": {"memory": memory}},
+    }
+    return spec if autoscaling is None else {**spec, "autoscaling": autoscaling}
+
+
+@functools.lru_cache(maxsize=256)
+def _subject(spec: str) -> Subject:
+    metadata = {"name": "r1", "namespace": "ns", "uid": "uid-r1", "generation": 1}
+    kind = {"apiVersion": names.API_VERSION, "kind": names.KIND}
+    return read_subject({**kind, "metadata": metadata, "spec": json.loads(spec)}, SETTINGS)
+
+
+@dataclass
+class SimulatedCluster:
+    """`small` and `big` nodes of one device each; a gang takes `nodesPerReplica` of them.
+
+    `quota`: how many pods the namespace may have. `mute_all`: the operator reaches no agent and no gateway.
+    `stale`: for how long its watches have been silent. `skew`: how far its clock is off.
+    """
+
+    spec: dict[str, Any]
+    small: int = 4
+    big: int = 0
+    now: float = 1_000_000.0
+    quota: int | None = None
+    mute_all: bool = False
+    stale: float = 0.0
+    skew: float = 0.0
+    hold: bool = False
+    status: R1DeploymentStatus = field(default_factory=R1DeploymentStatus)
+    templates: dict[str, Template] = field(default_factory=dict)
+    refusal: Refusal | None = None
+    verdicts: dict[str, Unplaceable] = field(default_factory=dict)
+    told: dict[str, float] = field(default_factory=dict)
+    heard_at: dict[str, float] = field(default_factory=dict)
+    forgotten_loads: bool = False
+    created: Counter[str] = field(default_factory=Counter)
+    round: Round | None = None
+
+    def __post_init__(self) -> None:
+        self.resource = str(_subject(json.dumps(self.spec)).plan.resource_name)  # type: ignore[union-attr]
+        self.machines = Machines(self.resource)
+        for i in range(self.small):
+            self.add_node(f"s{i}", "64Gi")
+        for i in range(self.big):
+            self.add_node(f"b{i}", "256Gi")
+
+    def add_node(self, name: str, memory: str = "64Gi") -> None:
+        self.machines.nodes[name] = node(name, memory, self.resource)
+
+    # --- observe -----------------------------------------------------------------------------------------------------
+    def subject(self) -> Subject:
+        found = replace(_subject(json.dumps(self.spec)), status=self.status)
+        if self.hold:
+            invalid = Finding("False", Reason.INVALID_SPEC, "broken")
+            found = replace(found, spec=None, plan=None, context=None, valid=invalid)
+        return found
+
+    def gangs(self) -> tuple[Gang, ...]:
+        return gangs_of(p for p in self.machines.pods.values() if owned_by(p, "uid-r1"))
+
+    def rotation(self) -> frozenset[str]:
+        """Replicas that the gateways send requests to."""
+        urls = {self.url(g): g for g in self.machines.gangs()}
+        return frozenset(
+            url
+            for url, since in self.told.items()
+            if url in urls and self.now - since >= ROUTER_SECONDS and self._answers(urls[url])
+        )
+
+    def _answers(self, gang: str) -> bool:
+        """Also while it drains: what it has it finishes, and what comes it takes."""
+        head = self.machines.pods.get(f"{gang}-0")
+        return (
+            head is not None
+            and head["status"]["phase"] == "Running"
+            and all(p["spec"].get("nodeName") not in self.machines.off for p in self.machines.of(gang))
+        )
+
+    @staticmethod
+    def url(gang: str) -> str:
+        return names.engine_url(f"ip-{gang}-0")
+
+    def facts(self) -> Facts:
+        machines, gangs = self.machines, self.gangs()
+        heard: dict[str, Heard] = {}
+        silence: dict[str, float] = {}
+        for gang in gangs:
+            if gang.head is None or gang.head.phase != "Running":
+                continue
+            reachable = not self.mute_all and gang.name not in machines.mute
+            if reachable and machines.serves(gang.name):
+                self.heard_at[gang.name] = self.now
+                heard[gang.name] = Heard("Ready", "")
+            silence[gang.name] = self.now - self.heard_at.setdefault(gang.name, self.now)
+        held: dict[str, dict[str, Any]] = {}
+        for pod in machines.pods.values():
+            if (where := holder_of(pod)) is not None:
+                held.setdefault(pod["metadata"]["labels"][names.LABEL_GANG], {})[where] = pod_requests(pod["spec"])
+        nodes = nodes_of(machines.nodes.values(), machines.pods.values())
+        holding = frozenset(machines.holders())
+        ready = {n.name for n in nodes if n.ready}
+        return Facts(
+            subject=self.subject(),
+            settings=SETTINGS,
+            gangs=gangs,
+            templates=dict(self.templates),
+            nodes=Nodes(nodes, holding - set(machines.nodes), held, (), Fleet(holding, holding - ready)),
+            engines=Engines(heard, silence, self._loads(gangs)),
+            gateways=Gateways(0 if self.mute_all else 1, None if self.mute_all else self.rotation()),
+            verdicts=dict(self.verdicts),
+            refusal=self.refusal,
+            watch_age=("pods", self.stale),
+        )
+
+    def _loads(self, gangs: tuple[Gang, ...]) -> Mapping[str, int]:
+        """The higher the replica's number, the less it has to do."""
+        return {} if self.forgotten_loads else {g.name: 100 - g.replica for g in gangs}
+
+    # --- one round ------------------------------------------------------------------------------------------------
+    def reconcile(self, *, crash_after: int | None = None) -> Round:
+        """Decide and carry out. With `crash_after` the operator dies after so many writes: no status, no placement."""
+        round_ = self.round = decide(self.facts(), self.now + self.skew)
+        self.templates |= {} if self.hold else dict(round_.templates)
+        self._feed(round_)
+        for writes, action in enumerate(round_.decision.actions):
+            if crash_after is not None and writes >= crash_after:
+                return round_
+            if isinstance(action, EndPods):
+                self._end(action)
+            elif not self._create(action, round_):
+                break
+        if crash_after is None:
+            self._place(round_)
+            self._record(round_)
+        return round_
+
+    def _feed(self, round_: Round) -> None:
+        if not self.mute_all:
+            self.told = {url: self.told.get(url, self.now) for url in round_.workers}
+
+    def _end(self, action: EndPods) -> None:
+        if action.drains and self.mute_all:
+            return  # the gateways could not be told
+        for pod in action.pods:
+            if pod.name in self.machines.pods and self.machines.pods[pod.name]["metadata"]["uid"] == pod.uid:
+                self.machines.delete(pod.name, action.grace_seconds, self.now)
+
+    def _create(self, action: CreateGang, round_: Round) -> bool:
+        template = round_.templates[action.revision]
+        made: list[str] = []
+        for index in action.members:
+            pod = gang_pod(template, action.replica, action.attempt, index)
+            if self.quota is not None and len(self.machines.pods) >= self.quota:
+                for name in made:
+                    self.machines.delete(name, 0, self.now)
+                self.refusal = Refusal("exceeded quota: pods", self.now + 5, quota=True)
+                return False
+            self.machines.create(pod, self.now)
+            made.append(pod["metadata"]["name"])
+        self.refusal = None
+        self.created[names.gang_name("r1", action.replica, action.attempt)] += 1
+        return True
+
+    def _place(self, round_: Round) -> None:
+        requests = [
+            Request(w.gang.name, w.shape, {m.index: m.pinned for m in w.gang.members if m.pinned})
+            for w in round_.waiting
+            if w.gang.name in self.machines.gangs()
+        ]
+        results = place(requests, nodes_of(self.machines.nodes.values(), self.machines.pods.values()))
+        self.verdicts = {}
+        for result in results:
+            if isinstance(result, Placement):
+                for index, where in enumerate(result.nodes):
+                    self.machines.bind(f"{result.gang}-{index}", where, self.now)
+            else:
+                self.verdicts[result.gang] = result
+
+    def _record(self, round_: Round) -> None:
+        unknown = Finding("Unknown", Reason.STARTING, "")
+        observation = Observation(
+            1,
+            None,
+            "",
+            round_.scaling.in_force,
+            unknown,
+            unknown,
+            unknown,
+            decision=round_.decision,
+            troubles=round_.troubles,
+            revision=round_.revision,
+            scaling=round_.scaling.decision,
+        )
+        self.status = derive(self.status, observation, self.now)
+
+    # --- time and truth -------------------------------------------------------------------------------------------
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.machines.advance(self.now)
+
+    def settle(self, rounds: int = 60, seconds: float = 5.0) -> None:
+        for _ in range(rounds):
+            self.reconcile()
+            self.advance(seconds)
+
+    def serving(self) -> list[str]:
+        """Gangs that answer users, in truth."""
+        return [g for g in self.machines.gangs() if self.machines.serves(g)]
+
+    def change(self, **values: Any) -> None:
+        """Another spec."""
+        before = copy.deepcopy(self.spec)
+        engine = before["engine"]
+        if "env" in values:
+            engine["env"] = [{"name": "REVISION", "value": values.pop("env")}]
+        if "memory" in values:
+            engine["resources"] = {"memory": values.pop("memory")}
+        self.spec = {**before, **values}
+
+    def rolled(self) -> list[str]:
+        """Gangs that the last round drained for another revision."""
+        assert self.round is not None
+        return [a.gang for a in self.round.decision.actions if isinstance(a, EndPods) and a.why is Why.UPDATE]
