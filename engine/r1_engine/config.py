@@ -74,9 +74,15 @@ class EngineConfig(_Frozen):
     engine_args: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
     attention_data_parallel: Annotated[int, Field(ge=1)] = 1
-    start_seconds: Annotated[float, Field(gt=0)] = 3600
+    start_seconds: Annotated[float, Field(gt=0)] = 14_400
+    stall_seconds: Annotated[float, Field(gt=0)] | None = None  # not told by an operator older than this engine
     drain_seconds: Annotated[float, Field(ge=0)] = 300
     ports: Ports = Ports()
+
+    @property
+    def may_stand_still(self) -> float:
+        """Seconds without any progress after which a start has failed."""
+        return min(self.start_seconds, self.stall_seconds or self.start_seconds)
 
     @field_validator("engine_args")
     @classmethod

@@ -22,7 +22,8 @@ CONTRACT = {
     "engineArgs": ["--tp-size", "16"],
     "env": {},
     "attentionDataParallel": 16,
-    "startSeconds": 3600,
+    "startSeconds": 14400,
+    "stallSeconds": 1800,
     "drainSeconds": 300,
     "ports": {"http": 30000, "agent": 8500, "ray": 6379, "dist": 25000},
 }
@@ -54,6 +55,14 @@ def test_the_contracts_example_is_read(environ: dict[str, str]) -> None:
     assert not settings.is_head
     assert settings.label == "node 1 (gpu-7)"
     assert "secret" not in repr(settings)
+
+
+def test_an_operator_that_knows_no_limit_on_standing_still_limits_the_whole_start(environ: dict[str, str]) -> None:
+    assert load_settings(environ).config.may_stand_still == 1800
+    document = json.loads(Path(environ["R1_ENGINE_CONFIG"]).read_text())
+    del document["stallSeconds"]
+    Path(environ["R1_ENGINE_CONFIG"]).write_text(json.dumps(document))
+    assert load_settings(environ).config.may_stand_still == 14_400
 
 
 def test_the_promises_of_fifteen_seconds_hold_by_default(environ: dict[str, str]) -> None:

@@ -14,12 +14,14 @@ from ..telemetry.http import Failure
 @dataclass(frozen=True, slots=True)
 class AgentReading:
     """`GET /status` of an engine pod (contracts.md): the gang's as far as node 0 is asked, but its own node's GPUs.
-    `start_seconds`: what its whole start took, once ready."""
+    `start_seconds`: what its whole start took, once ready. `progress_at`: when its start last went forward (unix
+    seconds of its own clock); None = it does not say."""
 
     stage: str
     message: str
     start_seconds: float | None = None
     sick_gpus: tuple[str, ...] = ()
+    progress_at: float | None = None
 
 
 class Engines(Protocol):
