@@ -132,6 +132,8 @@ def main() -> int:
         log(
             f"{settings.label} of gang {settings.config.deployment}-{settings.config.replica}-{settings.config.attempt}"
         )
+        if settings.unknown:
+            log(f"engine.json has fields that this engine does not know: {', '.join(settings.unknown)}")
         # Not asyncio.run: it waits for our threads, and one that reads from a dead volume never comes back.
         cause = asyncio.new_event_loop().run_until_complete(run(settings))
     if cause.code:

@@ -65,6 +65,12 @@ def test_an_operator_that_knows_no_limit_on_standing_still_limits_the_whole_star
     assert load_settings(environ).config.may_stand_still == 14_400
 
 
+def test_what_a_newer_operator_says_is_passed_over_and_named(environ: dict[str, str]) -> None:
+    assert load_settings(environ).unknown == ()
+    write(environ, gpusPerRank=2)
+    assert load_settings(environ).unknown == ("gpusPerRank",)
+
+
 def test_the_promises_of_fifteen_seconds_hold_by_default(environ: dict[str, str]) -> None:
     limits = load_settings(environ).limits
     assert limits.hang + 2 * limits.probe <= 15
@@ -75,7 +81,7 @@ def test_the_promises_of_fifteen_seconds_hold_by_default(environ: dict[str, str]
     ("changes", "where", "why"),
     [
         ({"nodes": 0}, "nodes", "greater than or equal to 1"),
-        ({"gpus": 8}, "gpus", "Extra inputs"),
+        ({"ports": {"grpc": 1}}, "ports.grpc", "Extra inputs"),
         ({"engineArgs": ["--port=1"]}, "engineArgs", "--port is set by the engine itself"),
         ({"attentionDataParallel": 5}, "", "must divide nodes × gpusPerNode = 16"),
         ({"ports": {"http": 8500}}, "ports", "four different ports"),
