@@ -35,6 +35,7 @@ def status(settings: Settings, role: Role) -> dict[str, Any]:
         "stage": str(progress.stage),
         "message": progress.message,
         "since": progress.since,
+        "progressAt": role.progress_at,
         "nodeIndex": settings.pod.index,
         "nodes": role.status_nodes(),
         "inFlight": role.in_flight,
@@ -131,7 +132,10 @@ def main() -> int:
         log(
             f"{settings.label} of gang {settings.config.deployment}-{settings.config.replica}-{settings.config.attempt}"
         )
-        cause = asyncio.run(run(settings))
+        if settings.unknown:
+            log(f"engine.json has fields that this engine does not know: {', '.join(settings.unknown)}")
+        # Not asyncio.run: it waits for our threads, and one that reads from a dead volume never comes back.
+        cause = asyncio.new_event_loop().run_until_complete(run(settings))
     if cause.code:
         write_termination_log(termination_log, cause)
     log(f"exit {int(cause.code)} {cause.reason}: {cause.message}")

@@ -60,7 +60,10 @@ class Ports(_Frozen):
 
 
 class EngineConfig(_Frozen):
-    """`engine.json`."""
+    """`engine.json`. An operator that is newer than this engine may say more than it knows: an image that a user has
+    pinned must outlive the operator's next release."""
+
+    model_config = ConfigDict(extra="ignore")
 
     deployment: str
     replica: Annotated[int, Field(ge=0)]
@@ -74,9 +77,15 @@ class EngineConfig(_Frozen):
     engine_args: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
     attention_data_parallel: Annotated[int, Field(ge=1)] = 1
-    start_seconds: Annotated[float, Field(gt=0)] = 3600
+    start_seconds: Annotated[float, Field(gt=0)] = 14_400
+    stall_seconds: Annotated[float, Field(gt=0)] | None = None  # not told by an operator older than this engine
     drain_seconds: Annotated[float, Field(ge=0)] = 300
     ports: Ports = Ports()
+
+    @property
+    def may_stand_still(self) -> float:
+        """Seconds without any progress after which a start has failed."""
+        return min(self.start_seconds, self.stall_seconds or self.start_seconds)
 
     @field_validator("engine_args")
     @classmethod
@@ -145,6 +154,8 @@ class Settings(_Frozen):
     pod: Pod
     limits: Limits = Limits()
     token: Annotated[str, Field(min_length=1, repr=False)]
+    unknown: tuple[str, ...] = ()
+    """Fields of engine.json that this engine does not know and passes over."""
 
     @property
     def is_head(self) -> bool:
@@ -158,7 +169,9 @@ class Settings(_Frozen):
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Reads the file, the token and the environment. Raises ConfigError naming the field, the reason and the remedy."""
     config_path = Path(environ.get("R1_ENGINE_CONFIG", DEFAULT_CONFIG_PATH))
-    config = _parse(EngineConfig, _read_json(config_path), str(config_path), "Correct this field of the file")
+    document = _read_json(config_path)
+    config = _parse(EngineConfig, document, str(config_path), "Correct this field of the file")
+    unknown = tuple(sorted(set(document) - {to_camel(name) for name in EngineConfig.model_fields}))
     pod = _parse(
         Pod,
         {
@@ -181,7 +194,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         name: environ[variable] for name in Limits.model_fields if (variable := f"R1_{name.upper()}_SECONDS") in environ
     }
     limits = _parse(Limits, overrides, "environment R1_*_SECONDS", "Give a positive number of seconds")
-    return Settings(config=config, pod=pod, limits=limits, token=_read_token(environ))
+    return Settings(config=config, pod=pod, limits=limits, token=_read_token(environ), unknown=unknown)
 
 
 _Model = TypeVar("_Model", bound=_Frozen)

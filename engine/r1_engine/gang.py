@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from r1_engine.outcome import Cause, Exit
@@ -49,23 +49,6 @@ def lost(gang: Gang, index: int, how: str) -> Cause:
     member = gang.members.get(index)
     message = f"{gang.describe(index)}: {how}. Look at that node and the network between the nodes."
     return Cause(Exit.DIED, "NodeLost", message, member.name if member else "")
-
-
-def start_timed_out(gang: Gang, seconds: float, silent_ranks: Sequence[int]) -> Cause:
-    """Who kept the gang from becoming ready: a node that never came, one that stands still, ranks without a token."""
-    missing = [index for index in range(gang.nodes) if index not in gang.members]
-    limit = f"The gang was not ready after startup.seconds = {seconds:g}: "
-    if missing:
-        who = ", ".join(gang.describe(index) for index in missing)
-        message = f"{limit}{who} never came. See whether its pod runs and reaches node 0's agent."
-        return Cause(Exit.NEVER_READY, "NodeNeverCame", message, who)
-    behind = sorted(gang.members.values(), key=lambda member: list(Stage).index(member.stage))[0]
-    if behind.stage in (Stage.RAY, Stage.WEIGHTS):
-        message = f"{limit}{gang.describe(behind.index)} is still in stage {behind.stage}: {behind.message}"
-        return Cause(Exit.NEVER_READY, "StartTimedOut", message, behind.name)
-    ranks = ", ".join(str(rank) for rank in silent_ranks) or "none"
-    message = f"{limit}the server answers, but no token came out of DP rank(s) {ranks}."
-    return Cause(Exit.NEVER_READY, "StartTimedOut", message, gang.members[0].name)
 
 
 def hung(silence: Mapping[int, float], node: str) -> Cause:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from r1_engine import compiling, health, processes, ray_group
+from r1_engine import compiling, health, processes, ray_group, startup
 from r1_engine import gang as gangs
 from r1_engine.config import Settings
 from r1_engine.gate import GateFile
@@ -24,10 +24,8 @@ from r1_engine.node import Ending, Node, log
 from r1_engine.node_paths import GATE_FILE
 from r1_engine.outcome import Cause, Exit, drained
 from r1_engine.probe import EngineClient
-from r1_engine.stages import Member, Stage
+from r1_engine.stages import BEFORE_SERVING, Member, Stage
 from r1_engine.tasks import Tasks, overslept
-
-_BEFORE_SERVING = (Stage.RAY, Stage.WEIGHTS, Stage.WARM_UP)
 
 
 class HeadRole:
@@ -45,6 +43,8 @@ class HeadRole:
         self._compiling: dict[int, bool] = {}  # by member, see `compiling`
         self._compile_clock = compiling.Clock(time.monotonic())
         self._server_heard = health.Moment(0.0)
+        self._course = startup.Course(health.Moment(time.monotonic()))
+        self.progress_at = time.time()  # when any node's start last went forward
         self._ray_up = False
         self._terminating = self._stopping = False
         self._servers_ended: dict[int, asyncio.Event] = {
@@ -72,6 +72,7 @@ class HeadRole:
         self._tasks.start(self._limit_start())
         self._tasks.start(self._watch_leases())
         self._tasks.start(self.node.reap())
+        self._tasks.start(self.node.watch_start())
         self._tasks.start(self._read_gpus())
         self._changed()
         if not await self.node.check():
@@ -128,10 +129,20 @@ class HeadRole:
         self.node.enter(Stage.WARM_UP, "The server is open; waiting for a token of every DP rank.")
 
     async def _limit_start(self) -> None:
-        seconds = self._settings.config.start_seconds
-        await asyncio.sleep(seconds)
-        if self.node.progress.stage in _BEFORE_SERVING:
-            self._ending.set(gangs.start_timed_out(self._gang, seconds, health.silent_ranks(self._ranks)))
+        config = self._settings.config
+        limits = startup.Limits(config.may_stand_still, config.start_seconds)
+        while self.node.progress.stage in BEFORE_SERVING and not self._ending.is_set:
+            late = await overslept(self._settings.limits.beat)
+            self._course = self._course.excused(late, time.monotonic())
+            silent = health.silent_ranks(self._ranks)
+            self._hear_course(0, self.node.steps + config.attention_data_parallel - len(silent))
+            if cause := startup.verdict(self._course, self._gang, silent, self._now(), limits):
+                self._ending.set(cause)
+
+    def _hear_course(self, index: int, steps: int) -> None:
+        before, self._course = self._course, self._course.heard(index, steps, self._now())
+        if self._course is not before:
+            self.progress_at = time.time()
 
     # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,6 +274,7 @@ class HeadRole:
         if (waited := message.get("waited")) is not None:
             self._waited[index] = float(waited)
             self._compiling[index] = bool(message.get("compiling"))
+            self._hear_course(index, int(message.get("steps", 0)))
         if message.get("serverEnded"):
             self._servers_ended[index].set()
         if message.get("drain"):
@@ -293,7 +305,7 @@ class HeadRole:
         if self._terminating:
             return
         self._terminating = True
-        starting = self.node.progress.stage in _BEFORE_SERVING
+        starting = self.node.progress.stage in BEFORE_SERVING
         self.drain()
         if starting:
             self._ending.set(drained(self._settings.pod.node_name, "Told to end before it was ready."))

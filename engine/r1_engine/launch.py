@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from r1_engine import cpu
 from r1_engine.config import Settings
+from r1_engine.loading import LOADING_VARIABLE
 from r1_engine.node_paths import GATE_FILE
 from r1_engine.ray_group import bracketed
 
@@ -49,6 +50,7 @@ def environment(
         # Where SGLang runs several HTTP workers, each imports its application from here.
         "SGLANG_HTTP_SERVER_APP_PATH": "r1_engine.serve_app:app",
         "PYTHONUNBUFFERED": "1",
+        LOADING_VARIABLE: f"{config.start_seconds:g}",
     }
     if settings.is_head:  # the others serve no requests
         own[GATE_VARIABLE] = str(run_dir / GATE_FILE)

@@ -2,7 +2,8 @@
 
 Messages are JSON objects over a web socket, any subset of these keys:
   to node 0    hello {index, name} · report {stage, message, gpus} · failed {cause} · terminate · serverEnded ·
-               the beat: waited (seconds its engine has waited for a CPU) · compiling (whether it does)
+               the beat: waited (seconds its engine has waited for a CPU) · compiling (whether it does) ·
+               steps (how often its start has gone forward)
   from node 0  ray (its address) · gang {stage, message} · stopping · end {cause} · or nothing (the beat)
 Whoever hears nothing for `limits.lease` seconds ends its side: that is the lease.
 """
@@ -45,6 +46,7 @@ class MemberRole:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._heard = time.monotonic()
         self._ray_started = False
+        self._why_unreached = ""
         self._verdict = asyncio.Event()
         self._final: Cause | None = None
         self._tasks = Tasks(self.node.failed)
@@ -57,6 +59,10 @@ class MemberRole:
     def in_flight(self) -> int:
         return 0
 
+    @property
+    def progress_at(self) -> float:
+        return self.node.progress_at
+
     def status_nodes(self) -> list[dict[str, Any]]:
         pod, progress = self._settings.pod, self.node.progress
         return [{"index": pod.index, "name": pod.node_name, "stage": str(progress.stage), "message": progress.message}]
@@ -65,6 +71,7 @@ class MemberRole:
         self._tasks.start(self._limit_start())
         self._tasks.start(self._read_gpus())
         self._tasks.start(self.node.reap())
+        self._tasks.start(self.node.watch_start())
         self._tasks.start(self._check())
         await self._link()
 
@@ -88,14 +95,22 @@ class MemberRole:
                         self.node.fail(Exit.CONFIGURATION, "GangRefused", f"Node 0 has {why}; restart the whole gang.")
                         self._verdict.set()  # node 0 will not talk to us
                         return
-                    await asyncio.sleep(0.5)
-                except (aiohttp.ClientError, TimeoutError, OSError):
-                    await asyncio.sleep(0.5)
+                    self._unreached(error)
+                except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                    self._unreached(error)
+                await asyncio.sleep(0.5)
             await self._converse(self._socket)
+
+    def _unreached(self, error: Exception) -> None:
+        """A name that does not resolve reads otherwise than a pod that does not run yet: the words are aiohttp's."""
+        self._why_unreached = str(error) or type(error).__name__
+        self.node.enter(Stage.RAY, f"Waiting for node 0: {self._why_unreached}")
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._heard = time.monotonic()
         pod, config = self._settings.pod, self._settings.config
+        if self._why_unreached:
+            self.node.enter(Stage.RAY, "Its agent has joined.")
         await socket.send_json({"hello": {"index": pod.index, "name": pod.node_name, "attempt": config.attempt}})
         self._report()
         if self._ending.is_set:
@@ -131,7 +146,8 @@ class MemberRole:
     async def _beat(self) -> None:
         limits = self._settings.limits
         while not self._ending.is_set:
-            await self._send({"waited": self.node.waited(), "compiling": self.node.compiling})
+            node = self.node
+            await self._send({"waited": node.waited(), "compiling": node.compiling, "steps": node.steps})
             late = await overslept(limits.beat)
             self._heard = min(time.monotonic(), self._heard + late)
             if (silence := time.monotonic() - self._heard) > limits.lease:
@@ -143,13 +159,16 @@ class MemberRole:
         self._verdict.set()
 
     async def _limit_start(self) -> None:
-        seconds = self._settings.config.start_seconds + _HEAD_FIRST_SECONDS
-        await asyncio.sleep(seconds)
-        if self.gang_stage in (Stage.RAY, Stage.WEIGHTS, Stage.WARM_UP):
-            head = self._settings.config.head_address
-            where = "was reached" if self._socket else "was never reached"
-            message = f"{self._settings.label}: the gang was not ready after {seconds:g} s; node 0 ({head}) {where}."
-            self.node.fail(Exit.NEVER_READY, "StartTimedOut", message)
+        """A member that never reached node 0 stands still by itself; later on node 0 judges, or the lease ends."""
+        config = self._settings.config
+        await asyncio.sleep(config.may_stand_still + _HEAD_FIRST_SECONDS)
+        if self._socket is None:
+            limit = f"spec.startup.stallSeconds = {config.may_stand_still:g}"
+            message = (
+                f"{self._settings.label}: node 0 ({config.head_address}) was not reached in {limit}: "
+                f"{self._why_unreached or 'no answer'}. See whether its pod runs and its name resolves."
+            )
+            self.node.fail(Exit.NEVER_READY, "StartStoodStill", message)
 
     async def _read_gpus(self) -> None:
         while True:

@@ -5,45 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from r1_engine import preflight, processes, ray_group
+from r1_engine import preflight, processes, ray_group, reading
 from r1_engine.config import ConfigError, Settings
 from r1_engine.node_paths import AGENT_SOCKET
 from r1_engine.outcome import Cause, Exit
+from r1_engine.output import Output
 from r1_engine.refusal import explain
-from r1_engine.stages import Progress, Stage
+from r1_engine.stages import BEFORE_SERVING, Progress, Stage
 from r1_engine.starvation import Meter
 from r1_engine.supervise import Ended
 
 # A start of Ray that hangs is tried again; one that is only slow must not be.
 _RAY_UP_SECONDS = 300.0
 _RAY_ATTEMPTS = 3
-_SHARDS = re.compile(r"shards:\s+(\d+)% Completed \| (\d+)/(\d+)")
-_GRAPHS = re.compile(r"Capture .+ begin\.")
+# A load that reads less than this between two looks goes nowhere: 100 KiB/s. What idle processes read to wake each
+# other, a few bytes at a time, stays far below it.
+_LOOK_SECONDS = 5.0
+_READ_BYTES = 512 * 1024
 
 
 def log(text: str) -> None:
     print(f"r1-engine {time.strftime('%H:%M:%S')} {text}", flush=True)
-
-
-def weights_detail(line: str) -> str | None:
-    """How far the weights are, where a line of SGLang's output says so."""
-    if match := _SHARDS.search(line):
-        return f"Loading weights: {match[2]} of {match[3]} shards."
-    if "Load weight begin" in line:
-        return "Loading weights."
-    if "Load weight end" in line:
-        return "Weights loaded; the KV cache and graphs follow."
-    if "DeepGEMM JIT" in line:
-        return "Compiling DeepGEMM kernels: 10 to 20 minutes where none are cached."
-    if _GRAPHS.search(line):
-        return "Capturing CUDA graphs."
-    return None
 
 
 class Ending:
@@ -88,6 +75,10 @@ class Node:
         self._ray: ray_group.RayGroup | None = None
         self.server: int | None = None
         self.compiling = False
+        self.steps = 0  # how often the start has gone forward here; never falls
+        self.progress_at = time.time()  # when it last did
+        self._output = Output()
+        self._ray_runs = False
         self._starvation, self._http_starvation = Meter(), Meter()
         self.awaited: set[int] = set()  # children with a Popen of their own, which reaps them
 
@@ -96,7 +87,13 @@ class Node:
         if before.stage is not self.progress.stage:
             log(f"{self.progress.stage}: {self.progress.message}")
         if before != self.progress:
+            self.step()
             self._changed()
+
+    def step(self) -> None:
+        """The start has gone forward here."""
+        self.steps += 1
+        self.progress_at = time.time()
 
     def fail(self, code: Exit, reason: str, message: str, *, consequence: bool = False) -> None:
         self._ending.set(Cause(code, reason, message, self.settings.pod.node_name, consequence))
@@ -106,12 +103,14 @@ class Node:
         self.fail(Exit.DIED, "AgentFailed", f"{self.settings.label}: the agent failed: {type(error).__name__}: {error}")
 
     async def check(self) -> bool:
-        """The pre-flight checks; False when they ended the gang."""
+        """The pre-flight checks; False when they ended the gang. On a dead volume they never end."""
+        self.enter(Stage.RAY, f"Checking the files in {self.settings.config.model_path}.")
         try:
             await asyncio.to_thread(preflight.check_model, self.settings.config.model_path)
         except ConfigError as error:
             self.fail(Exit.CONFIGURATION, error.reason, f"{self.settings.label}: {error}")
             return False
+        self.enter(Stage.RAY, "Starting Ray.")
         return True
 
     def launch_ray(self) -> None:
@@ -140,6 +139,7 @@ class Node:
             else:
                 for pid, part in group.parts.items():
                     self.watch(pid, part)
+                self._ray_runs = True
                 self.enter(Stage.RAY, "Ray runs here; waiting for the whole gang.")
                 return
 
@@ -179,8 +179,9 @@ class Node:
     def _on_report(self, report: dict[str, Any]) -> None:
         if "log" in report:
             print(report["log"], flush=True)
-            if detail := weights_detail(report["log"]):
-                self.enter(Stage.WEIGHTS, detail)
+            self._hear(report["log"])
+        elif "bar" in report:
+            self._hear(report["bar"])
         elif "child" in report:
             self.server = int(report["child"])
             self.engine_processes.add(self.server)
@@ -189,15 +190,45 @@ class Node:
             self.compiling = bool(report["compiling"])
         elif "part" in report:
             self.engine_processes.add(int(report["pid"]))
+            self.step()
         elif "ended" in report:
             self.server_ended.set()
             if not self._stopping:
                 ended = Ended(**{**report["ended"], "tail": tuple(report["ended"]["tail"])})
                 self._ending.set(explain(ended, self.settings.pod.node_name, self.settings.label))
 
+    def _hear(self, line: str) -> None:
+        if self.progress.stage not in BEFORE_SERVING:
+            return
+        self._output, heard = self._output.heard(line, time.monotonic())
+        if heard.moved:
+            self.step()
+        if heard.detail:
+            self.enter(Stage.WEIGHTS, heard.detail)
+
+    async def watch_start(self) -> None:
+        """Sees what a start does without a word: it imports and reads weights, it compiles."""
+        meter = reading.Meter()
+        while self.progress.stage in BEFORE_SERVING:
+            await asyncio.sleep(_LOOK_SECONDS)
+            read = await asyncio.to_thread(lambda: meter.read(self._readers()))
+            if self.compiling or read >= _READ_BYTES:
+                self.step()
+
+    def _readers(self) -> list[int]:
+        """Processes that read because the start goes on. Ray's are among them only until it runs: afterwards it reads
+        figures of this machine all the time; so does a server that is asked for tokens and allocates."""
+        if not self._ray_runs:
+            return processes.descendants(os.getpid())
+        if self.server is None or self.progress.stage is not Stage.WEIGHTS:
+            return []
+        return [self.server, *processes.descendants(self.server)]
+
     def waited(self) -> float:
-        """Seconds this node's server processes and this agent have been ready to run without a CPU."""
-        return self._starvation.read({os.getpid(), *self.engine_processes})
+        """Seconds this node's server processes and this agent have been ready to run without a CPU; while Ray starts,
+        so have its processes."""
+        starting = processes.descendants(os.getpid()) if self.progress.stage is Stage.RAY else ()
+        return self._starvation.read({os.getpid(), *self.engine_processes, *starting})
 
     def http_waited(self) -> float:
         """The same of those that answer or ask an HTTP request that concerns no rank: the server and this agent."""

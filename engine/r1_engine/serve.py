@@ -10,7 +10,11 @@ import os
 import sys
 
 from r1_engine.cpu import MODE_VARIABLE
+from r1_engine.import_hooks import after_import
+from r1_engine.loading import LOADING_MODULE, LOADING_VARIABLE, wait_for_the_slowest
 
+if LOADING_VARIABLE in os.environ:
+    after_import(LOADING_MODULE, wait_for_the_slowest)
 if os.environ.get(MODE_VARIABLE) == "1":
     from r1_engine.cpu import fork, patches
 

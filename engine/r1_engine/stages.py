@@ -16,6 +16,7 @@ class Stage(StrEnum):
     FAILED = "Failed"
 
 
+BEFORE_SERVING = (Stage.RAY, Stage.WEIGHTS, Stage.WARM_UP)
 _ORDER = list(Stage)
 _TIMED = {Stage.RAY: "ray", Stage.WEIGHTS: "weights", Stage.WARM_UP: "warmUp"}
 
@@ -31,7 +32,7 @@ class Progress:
 
     def enter(self, stage: Stage, message: str, now: float) -> Progress:
         """The next stage. A stage never goes back; the same stage only takes the new message."""
-        if _ORDER.index(stage) < _ORDER.index(self.stage):
+        if order(stage) < order(self.stage):
             return self
         if stage is self.stage:
             return replace(self, message=message)
@@ -39,6 +40,11 @@ class Progress:
         if name := _TIMED.get(self.stage):
             timings[name] = round(now - self.since, 3)
         return Progress(stage, message, now, timings)
+
+
+def order(stage: Stage) -> int:
+    """Stages by their place in a gang's life."""
+    return _ORDER.index(stage)
 
 
 @dataclass(frozen=True)

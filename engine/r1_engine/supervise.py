@@ -2,7 +2,7 @@
 
 Reports go straight to this pod's agent over a Unix socket, one JSON object a line:
   to the agent    {"child": pid} · {"part": name, "pid"}, now watched · {"log": text} · {"compiling": whether it does}
-                  {"ended": {"what", "status", "tail", "served"}}
+                  {"bar": text}, of a line without an end as yet · {"ended": {"what", "status", "tail", "served"}}
   from the agent  {"expectEnd": true}: from now on parts of the server may end · {"stop": true}: that, and SIGTERM to it
 The agent closing the socket (it died, or lost the gang) kills the child at once.
 """
@@ -28,6 +28,8 @@ TAIL_LINES = 120
 _RESCAN_SECONDS = 1.0
 # Parts that are tied to the server die with it and may be seen to first: so long we look whether it was the server.
 _TOGETHER_SECONDS = 0.05
+# How much of an unfinished line can be its last progress bar.
+_BAR_BYTES = 1000
 # SGLang's long-lived processes name themselves so; anything else below the server may come and go.
 _PART_PREFIX = "sglang::"
 
@@ -65,6 +67,7 @@ class _Supervision:
         self._watch = processes.Watch()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = b""
+        self._bar = b""
         self._commands = b""
         self._stopping = self._served = self._compiling = False
         self._selector = selectors.DefaultSelector()
@@ -83,6 +86,7 @@ class _Supervision:
         while True:
             if time.monotonic() >= rescan_at:
                 self._find_parts()
+                self._tell_bar()
                 rescan_at = time.monotonic() + _RESCAN_SECONDS
             for key, _ in self._selector.select(max(0.0, rescan_at - time.monotonic())):
                 ended: Ended | None = key.data()
@@ -114,6 +118,13 @@ class _Supervision:
                 name = title.split(" ", 1)[0]
                 self._watch_process(pid, name)
                 self.tell({"part": name, "pid": pid})
+
+    def _tell_bar(self) -> None:
+        """Progress bars overwrite their line for minutes: what the last one shows is the only sign of their work."""
+        bar = self._partial[-_BAR_BYTES:].rpartition(b"\r")[2]
+        if bar and bar != self._bar:
+            self._bar = bar
+            self.tell({"bar": bar.decode(errors="replace")})
 
     def _on_death(self, pid: int, name: str) -> Ended | None:
         self._selector.unregister(self._watch.fileno_by_pid()[pid])

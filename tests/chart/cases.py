@@ -146,6 +146,12 @@ BROKEN_RULES = (
         "more than maxReplicas",
     ),
     Case(
+        "standing still longer than it may take",
+        spec(startup={"seconds": 600, "stallSeconds": 601}),
+        "spec.startup.stallSeconds",
+        "more than seconds",
+    ),
+    Case(
         "our argument",
         spec(engine={"args": ["--log-level", "debug", "--port=1"]}),
         "spec.engine.args[2]",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 import urllib.request
@@ -294,10 +295,37 @@ def test_a_refused_argument_is_named() -> None:
 
 
 def test_a_node_that_never_comes_is_named() -> None:
-    with Gang(absent=[1], config={"startSeconds": 8}) as gang:
+    with Gang(absent=[1], config={"stallSeconds": 8}) as gang:
         assert gang.wait_ended(60) == [72]
         assert gang.causes()[0]["reason"] == "NodeNeverCame"
-        assert "node 1 never came" in gang.causes()[0]["message"]
+        assert "(spec.startup.stallSeconds = 8): node 1 never came" in gang.causes()[0]["message"]
+
+
+def dead_volume(directory: Path) -> Path:
+    """The tiny model with a pipe for its weights that nobody writes: to open it blocks, as on a dead network volume."""
+    shutil.copytree(TINY_MODEL, directory / "dead", ignore=shutil.ignore_patterns("*.safetensors"))
+    os.mkfifo(directory / "dead" / "model.safetensors")
+    return directory / "dead"
+
+
+def test_a_start_that_stands_still_ends_although_a_thread_of_the_agent_never_does(tmp_path: Path) -> None:
+    with Gang(nodes=1, engine_args=(), model=dead_volume(tmp_path), config={"stallSeconds": 5}) as gang:
+        assert gang.wait_ended(60) == [72]
+        cause = gang.causes()[0]
+        assert (cause["reason"], cause["node"]) == ("StartStoodStill", "machine-0")
+        assert "(spec.startup.stallSeconds = 5): node 0 (machine-0) is still in stage Ray: Checking" in cause["message"]
+
+
+@slow
+def test_a_load_that_hangs_ends_the_start_and_its_node_is_named(tmp_path: Path) -> None:
+    with Gang(models={1: dead_volume(tmp_path)}, config={"stallSeconds": 20}) as gang:
+        gang.wait("weights are loaded", lambda: gang.status().get("stage") == "Weights", 120)
+        assert gang.wait_ended(200) == [72, 72]
+        same_cause(gang)
+        cause = gang.causes()[0]
+        print(cause["message"])
+        assert (cause["reason"], cause["node"]) == ("StartStoodStill", "machine-1")
+        assert "(spec.startup.stallSeconds = 20): node 1 (machine-1) is still in stage Weights" in cause["message"]
 
 
 def test_another_token_is_refused() -> None:

@@ -35,7 +35,7 @@ async def start(pod: Pod, head: Head | None, servers: AsyncExitStack) -> None:
             inject(pod, fault)
         if stage == "WarmUp":
             await servers.enter_async_context(serving(engine_app(pod), chosen.address, chosen.ports["http"]))
-        await asyncio.sleep(seconds)
+        await _go_forward(pod, seconds)
         if stage == "Ray":
             await _join(pod, head)
         pod.timings[stage[0].lower() + stage[1:]] = round(time.monotonic() - begin, 3)
@@ -45,6 +45,30 @@ async def start(pod: Pod, head: Head | None, servers: AsyncExitStack) -> None:
         if chosen.fault and chosen.fault.get("at") == "Ready":
             await asyncio.sleep(float(chosen.fault.get("after", 0)))
             inject(pod, chosen.fault)
+
+
+async def _go_forward(pod: Pod, seconds: float) -> None:
+    """A stage's work: some of it is done all the time, unless a fault stops it for good."""
+    own, end = pod.members[pod.settings.node_index], time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 or pod.stalled:
+        if not pod.stalled:
+            own.progressAt = time.time()
+        await asyncio.sleep(0.05 if pod.stalled else min(0.05, left))
+
+
+async def _limit_start(pod: Pod, head: Head | None) -> None:
+    """Ends the start that stands still or takes too long, as the engine does."""
+    chosen, began = pod.settings, time.time()
+    while pod.stage not in ("Ready", "Draining"):
+        await asyncio.sleep(0.05)
+        still = time.time() - pod.progress_at
+        part = (head.missing() if head else "") or f"node {chosen.node_index} ({chosen.node_name})"
+        if time.time() - began >= chosen.start_limit:
+            message = f"not ready {chosen.start_limit:g} s after the start: stage {pod.stage}, waiting for {part}"
+            pod.end(NEVER_READY, "StartTimedOut", message)
+        elif still >= chosen.stall_limit:
+            stood = f"The start stood still for {still:.0f} s (spec.startup.stallSeconds = {chosen.stall_limit:g})"
+            pod.end(NEVER_READY, "StartStoodStill", f"{stood}: {part} is still in stage {pod.stage}")
 
 
 async def _join(pod: Pod, head: Head | None) -> None:
@@ -81,18 +105,12 @@ async def run(settings: Settings) -> End:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, pod.terminating.set)
 
-    def too_late() -> None:
-        if pod.stage not in ("Ready", "Draining"):
-            part = (head.missing() if head else "") or f"node {settings.node_index} ({settings.node_name})"
-            message = f"not ready {settings.start_limit:g} s after the start: stage {pod.stage}, waiting for {part}"
-            pod.end(NEVER_READY, "StartTimedOut", message)
-
-    loop.call_later(settings.start_limit, too_late)
     async with AsyncExitStack() as servers:
         await servers.enter_async_context(serving(agent_app(pod), settings.address, settings.ports["agent"]))
         jobs = [
             asyncio.create_task(head.serve() if head else follow_head(pod)),
             asyncio.create_task(start(pod, head, servers)),
+            asyncio.create_task(_limit_start(pod, head)),
             asyncio.create_task(pod.generate()),
             asyncio.create_task(drain_and_end(pod, head)),
         ]

@@ -15,6 +15,7 @@ def agent_app(pod: Pod) -> web.Application:
                 "stage": pod.stage,
                 "message": pod.message,
                 "since": pod.since,
+                "progressAt": pod.progress_at,
                 "nodeIndex": pod.settings.node_index,
                 "nodes": [vars(pod.members[index]) for index in sorted(pod.members)],
                 "inFlight": pod.in_flight,

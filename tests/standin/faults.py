@@ -10,14 +10,15 @@ from typing import Any
 
 from tests.standin.pod import HUNG, PART_DIED, Pod
 
-KINDS = "die, freeze, exit, exit70, exit78, hang, stuck, unready, silent, load, clear"
+KINDS = "die, freeze, exit, exit70, exit78, hang, stall, stuck, unready, silent, load, clear"
 
 
 def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
     """Apply a fault. Raises ValueError for an unknown kind or a bad field.
 
     die: SIGKILL to itself · freeze: SIGSTOP to itself · exit: {code, reason, message} · exit70, exit78: short forms ·
-    hang: no more tokens, then exit 71 · stuck: requests never finish · unready: /ready is 503 ·
+    hang: no more tokens, then exit 71 · stall: the start stands still from here on, exit 72 after stallSeconds ·
+    stuck: requests never finish · unready: /ready is 503 ·
     silent: no load figures · load: {kvUsage, tokensPerSecond, running, waiting} reported in place of the real ones ·
     clear: undo the last four.
     """
@@ -38,6 +39,8 @@ def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
             pod.hung = True
             message = f"no rank made progress for {pod.settings.hang_seconds:g} s (injected)"
             asyncio.get_running_loop().call_later(pod.settings.hang_seconds, pod.end, HUNG, "RankHung", message)
+        case "stall":
+            pod.stalled = True
         case "stuck":
             pod.stuck = True
             for rank in pod.ranks:

@@ -86,6 +86,7 @@ class Head:
         try:
             while (message := await _read(reader, lease)) is not None:
                 member.stage, member.message = message["stage"], message["message"]
+                member.progressAt = message["progressAt"]
                 if message.get("drain"):
                     pod.terminating.set()
         except TimeoutError:
@@ -132,5 +133,6 @@ async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.
 
 async def _report(pod: Pod, writer: asyncio.StreamWriter) -> None:
     while True:
-        _write(writer, {"stage": pod.stage, "message": pod.message, "drain": pod.terminating.is_set()})
+        report = {"stage": pod.stage, "message": pod.message, "progressAt": pod.progress_at}
+        _write(writer, {**report, "drain": pod.terminating.is_set()})
         await _change(pod)

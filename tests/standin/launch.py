@@ -94,6 +94,7 @@ def engine_json(nodes: int, ports: Mapping[str, int], **fields: Any) -> dict[str
         "env": {},
         "attentionDataParallel": nodes,
         "startSeconds": 30,
+        "stallSeconds": 30,
         "drainSeconds": 10,
         "ports": ports,
     }

@@ -32,6 +32,7 @@ class Member:
     name: str = ""
     stage: str = "Ray"
     message: str = "has not joined"
+    progressAt: float = field(default_factory=time.time)  # as in /status
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Pod:
     unready: bool = False  # fault: /ready answers 503
     hung: bool = False  # fault: no token progress
     stuck: bool = False  # fault: requests never finish
+    stalled: bool = False  # fault: the start stands still
     synthetic_load: Mapping[str, float] = field(default_factory=dict)
     ranks: list[Rank] = field(default_factory=list)
 
@@ -83,8 +85,13 @@ class Pod:
     def enter(self, stage: str, message: str) -> None:
         self.stage, self.message, self.since = stage, message, time.time()
         own = self.members[self.settings.node_index]
-        own.stage, own.message = stage, message
+        own.stage, own.message, own.progressAt = stage, message, time.time()
         self.changed.set()
+
+    @property
+    def progress_at(self) -> float:
+        """When the start last went forward on any node that this one knows of (unix seconds)."""
+        return max(member.progressAt for member in self.members.values())
 
     def drain(self) -> None:
         """Refuse new requests from now on; those in flight go on. Idempotent."""

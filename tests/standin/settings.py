@@ -35,6 +35,7 @@ class Settings:
     ranks: int
     ports: Mapping[str, int]
     start_limit: float
+    stall_limit: float
     drain_limit: float
     ray_seconds: float
     weights_seconds: float
@@ -94,6 +95,7 @@ def _settings(root: Path, document: Mapping[str, Any], env: Mapping[str, str]) -
         ranks=ranks,
         ports=document["ports"],
         start_limit=float(document["startSeconds"]),
+        stall_limit=float(document.get("stallSeconds") or document["startSeconds"]),
         drain_limit=float(document["drainSeconds"]),
         ray_seconds=seconds("RAY_SECONDS", start / 3),
         weights_seconds=seconds("WEIGHTS_SECONDS", start / 3),

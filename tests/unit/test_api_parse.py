@@ -19,10 +19,25 @@ def parsed(obj: dict) -> R1Deployment:
 def test_a_model_and_hardware_are_enough() -> None:
     resource = parsed(GOOD)
     assert (resource.name, resource.spec.replicas, resource.spec.objective) == ("r1", 1, "Throughput")
-    assert (resource.spec.drain.seconds, resource.spec.startup.seconds, resource.spec.gateway.port) == (300, 3600, 8000)
+    assert (resource.spec.drain.seconds, resource.spec.gateway.port) == (300, 8000)
+    assert (resource.spec.startup.seconds, resource.spec.startup.may_stand_still) == (14_400, 1800)
     assert resource.spec.topology.tensor_parallel is None
     assert resource.spec.autoscaling is None
     assert resource.spec.model.served_as == "deepseek-ai/DeepSeek-R1-0528"
+
+
+@pytest.mark.parametrize(
+    ("startup", "stall"),
+    [
+        ({"seconds": 600}, 600),
+        ({"seconds": 3600}, 1800),
+        ({"stallSeconds": 60}, 60),
+        ({"stallSeconds": 14_400}, 14_400),
+    ],
+)
+def test_a_start_may_never_stand_still_longer_than_it_may_take(startup: dict[str, int], stall: int) -> None:
+    """A limit on the whole start that was right before there was one on standing still stays right."""
+    assert parsed(merged(GOOD, spec(startup=startup))).spec.startup.may_stand_still == stall
 
 
 @pytest.mark.parametrize("case", BROKEN_RULES + BROKEN_FIELDS, ids=lambda case: case.name)

@@ -22,7 +22,8 @@ CONTRACT = {
     "engineArgs": ["--tp-size", "16"],
     "env": {},
     "attentionDataParallel": 16,
-    "startSeconds": 3600,
+    "startSeconds": 14400,
+    "stallSeconds": 1800,
     "drainSeconds": 300,
     "ports": {"http": 30000, "agent": 8500, "ray": 6379, "dist": 25000},
 }
@@ -56,6 +57,20 @@ def test_the_contracts_example_is_read(environ: dict[str, str]) -> None:
     assert "secret" not in repr(settings)
 
 
+def test_an_operator_that_knows_no_limit_on_standing_still_limits_the_whole_start(environ: dict[str, str]) -> None:
+    assert load_settings(environ).config.may_stand_still == 1800
+    document = json.loads(Path(environ["R1_ENGINE_CONFIG"]).read_text())
+    del document["stallSeconds"]
+    Path(environ["R1_ENGINE_CONFIG"]).write_text(json.dumps(document))
+    assert load_settings(environ).config.may_stand_still == 14_400
+
+
+def test_what_a_newer_operator_says_is_passed_over_and_named(environ: dict[str, str]) -> None:
+    assert load_settings(environ).unknown == ()
+    write(environ, gpusPerRank=2)
+    assert load_settings(environ).unknown == ("gpusPerRank",)
+
+
 def test_the_promises_of_fifteen_seconds_hold_by_default(environ: dict[str, str]) -> None:
     limits = load_settings(environ).limits
     assert limits.hang + 2 * limits.probe <= 15
@@ -66,7 +81,7 @@ def test_the_promises_of_fifteen_seconds_hold_by_default(environ: dict[str, str]
     ("changes", "where", "why"),
     [
         ({"nodes": 0}, "nodes", "greater than or equal to 1"),
-        ({"gpus": 8}, "gpus", "Extra inputs"),
+        ({"ports": {"grpc": 1}}, "ports.grpc", "Extra inputs"),
         ({"engineArgs": ["--port=1"]}, "engineArgs", "--port is set by the engine itself"),
         ({"attentionDataParallel": 5}, "", "must divide nodes × gpusPerNode = 16"),
         ({"ports": {"http": 8500}}, "ports", "four different ports"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from r1_engine import compiling, health, starvation
 from r1_engine import gang as gangs
 from r1_engine.config import Limits
-from r1_engine.node import Ending, weights_detail
+from r1_engine.node import Ending
 from r1_engine.outcome import TERMINATION_LIMIT, Cause, Exit, termination_line
 from r1_engine.refusal import explain
 from r1_engine.stages import Member, Progress, Stage
@@ -133,21 +133,6 @@ def test_the_compile_clock_counts_the_time_in_which_a_compiler_was_seen() -> Non
     assert clock.seconds == 2.0
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("Multi-thread loading shards:  25% Completed | 41/163 [00:30<01:30]", "Loading weights: 41 of 163 shards."),
-        ("[2026-11-25 TP0] Load weight begin. avail mem=78.26 GB", "Loading weights."),
-        ("[TP0] Try DeepGEMM JIT Compiling for <GEMM_NT_F8F8BF16> N=4096, K=7168, num_groups=1", "Compiling DeepGEMM"),
-        ("[TP0] Capture decode CUDA graph begin. This can take up to several minutes.", "Capturing CUDA graphs."),
-        ("[TP0] Prefill batch, #new-seq: 1", None),
-    ],
-)
-def test_a_line_of_the_server_tells_what_the_start_is_at(line: str, words: str | None) -> None:
-    detail = weights_detail(line)
-    assert detail is None if words is None else detail is not None and detail.startswith(words)
-
-
 def test_a_process_that_competes_for_a_cpu_is_seen_waiting_and_a_frozen_one_is_not() -> None:
     cpu = min(os.sched_getaffinity(0))
     pin = lambda: os.sched_setaffinity(0, {cpu})  # noqa: E731
@@ -191,24 +176,6 @@ def gang(*stages: Stage, nodes: int = 2, seen: float = 0.0) -> gangs.Gang:
     for index, stage in enumerate(stages):
         result = result.heard(Member(index, f"gpu-{index}", stage, "words of its own"), seen)
     return result
-
-
-def test_a_start_that_ends_late_names_the_node_that_never_came() -> None:
-    cause = gangs.start_timed_out(gang(Stage.RAY, nodes=3), 600, (0, 1))
-    assert (cause.code, cause.reason) == (Exit.NEVER_READY, "NodeNeverCame")
-    assert "node 1, node 2 never came" in cause.message
-    assert "startup.seconds = 600" in cause.message
-
-
-def test_a_start_that_ends_late_names_the_node_that_stands_still() -> None:
-    cause = gangs.start_timed_out(gang(Stage.WARM_UP, Stage.WEIGHTS), 600, (0, 1))
-    assert "node 1 (gpu-1) is still in stage Weights: words of its own" in cause.message
-    assert cause.node == "gpu-1"
-
-
-def test_a_start_that_ends_late_names_the_ranks_without_a_token() -> None:
-    cause = gangs.start_timed_out(gang(Stage.WARM_UP, Stage.WARM_UP), 600, (1,))
-    assert "no token came out of DP rank(s) 1" in cause.message
 
 
 @given(seen=TIMES, silence=st.floats(0, 100), lease=st.floats(1, 60))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from r1_engine import launch, ray_group, ray_start
+from r1_engine import import_hooks, launch, loading, ray_group, ray_start
 from r1_engine.config import EngineConfig, Pod, Settings
 from r1_engine.cpu import models
 
@@ -62,6 +63,17 @@ def test_the_users_environment_wins_over_choices_not_over_what_we_rely_on() -> N
     assert given["PROMETHEUS_MULTIPROC_DIR"] == "/tmp/r1/prometheus"
     assert not {"RAY_ADDRESS", "OMP_NUM_THREADS"} & set(given)  # Ray sets the second to the actor's CPUs
     assert "SGLANG_USE_CPU_ENGINE" not in given
+
+
+def test_ranks_wait_for_the_slowest_load_as_long_as_a_start_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = launch.environment({}, settings(), (0, 1), None)
+    monkeypatch.setenv(loading.LOADING_VARIABLE, given[loading.LOADING_VARIABLE])
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "loads_models.py").write_text(f"{loading.LOADING_LIMIT} = 480")
+    import_hooks.after_import("loads_models", loading.wait_for_the_slowest)
+    assert getattr(importlib.import_module("loads_models"), loading.LOADING_LIMIT) == settings().config.start_seconds
 
 
 def test_cpu_ranks_of_two_nodes_begin_at_different_cores() -> None:

@@ -126,6 +126,13 @@ def test_the_last_words_are_kept(tmp_path: Path) -> None:
     agent.close()
 
 
+def test_a_progress_bar_is_told_before_its_line_ends(tmp_path: Path) -> None:
+    code = "import sys, time; print('begin'); print(end='\\rwarmup: 1/8\\rwarmup: 2/8', flush=True); time.sleep(60)"
+    agent = Agent(tmp_path, code)
+    assert agent.until("bar") == "warmup: 2/8"
+    agent.close()
+
+
 def test_a_compiler_below_the_server_is_seen_while_it_runs(tmp_path: Path) -> None:
     compiler = tmp_path / "ptxas"
     compiler.symlink_to("/bin/sleep")

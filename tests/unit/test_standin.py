@@ -133,6 +133,18 @@ def test_a_start_that_never_completes_names_the_missing_node(tmp_path: Path) -> 
         assert "node 1" in running.termination(0)["message"]
 
 
+def test_a_start_that_stands_still_ends_long_before_its_whole_time(tmp_path: Path) -> None:
+    env = {**FAST, "R1_STANDIN_FAULT": json.dumps({"kind": "stall", "at": "Weights"})}
+    with gang(tmp_path, env=env, stallSeconds=1) as running:
+        wait_for(lambda: running.agent("/status")[0] == 200)
+        stood_at = running.agent("/status")[1]["progressAt"]
+        assert running.processes[0].wait(timeout=10) == 72
+        told = running.termination(0)
+        assert told["reason"] == "StartStoodStill"
+        assert "spec.startup.stallSeconds = 1" in told["message"]
+        assert stood_at > 0
+
+
 def test_a_stuck_request_is_cut_at_the_end_of_the_drain_time(tmp_path: Path) -> None:
     with gang(tmp_path, env=FAST, drainSeconds=0.5) as running:
         running.wait_ready()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from r1_engine.import_hooks import after_import
 
 
 class _AbsentKernels(importlib.abc.Loader):
@@ -115,10 +116,7 @@ _AFTER_IMPORT: dict[str, Callable[[Any], None]] = {
 }
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self) -> None:
-        self._busy: set[str] = set()
-
+class _KernelFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -126,29 +124,12 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None  # SGLang has a replacement of its own for this one
         if name == "sgl_kernel" or name.startswith("sgl_kernel."):
             return importlib.machinery.ModuleSpec(name, _AbsentKernels(), is_package=True)
-        if name not in _AFTER_IMPORT or name in self._busy:
-            return None
-        self._busy.add(name)
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            self._busy.discard(name)
-        if spec is not None and spec.loader is not None:
-            _run_after(spec.loader, _AFTER_IMPORT[name])
-        return spec
-
-
-def _run_after(loader: Any, patch: Callable[[Any], None]) -> None:
-    execute = loader.exec_module
-
-    def exec_module(module: types.ModuleType) -> None:
-        execute(module)
-        patch(module)
-
-    loader.exec_module = exec_module
+        return None
 
 
 def install() -> None:
     """Idempotent."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    if not any(isinstance(finder, _KernelFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _KernelFinder())
+    for name, patch in _AFTER_IMPORT.items():
+        after_import(name, patch)

@@ -26,6 +26,7 @@ from .spec import (
     PersistentVolumeClaimWeights,
     R1DeploymentSpec,
     Slo,
+    Startup,
     Topology,
     Weights,
 )
@@ -224,6 +225,14 @@ RULES: tuple[Rule, ...] = (
         holds=lambda a: a.min_replicas <= a.max_replicas,
         message="minReplicas is more than maxReplicas",
         remedy="lower minReplicas or raise maxReplicas",
+    ),
+    Rule(
+        scope=Startup,
+        field="stallSeconds",
+        cel=_if_set("stallSeconds", "seconds", then="self.stallSeconds <= self.seconds"),
+        holds=lambda s: s.stall_seconds is None or s.stall_seconds <= s.seconds,
+        message="stallSeconds is more than seconds",
+        remedy="raise seconds, which limits the whole start, or lower stallSeconds",
     ),
     Rule(
         scope=Engine,

@@ -47,10 +47,12 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Spoken:
-    """What an agent said last and when; `at` is when it was asked first, until it has said anything."""
+    """What an agent said last and when; `at` is when it was asked first, until it has said anything. `moved_at`: when its
+    `progress_at` was last another one than before, by our own clock: two hosts' clocks are not compared."""
 
     at: float
     reading: AgentReading | None = None
+    moved_at: float | None = None
 
 
 class Monitor:
@@ -82,7 +84,7 @@ class Monitor:
         """By gang name: what its node 0 said last, unless that is long ago."""
         now = self._clock()
         return {
-            gang: Heard(spoken.reading.stage, spoken.reading.message, spoken.reading.progress_at)
+            gang: Heard(spoken.reading.stage, spoken.reading.message, spoken.moved_at)
             for gang, address in self._heads.get(key, {}).items()
             if (spoken := self._spoken.get(address)) and spoken.reading and now - spoken.at < SILENCE_SECONDS
         }
@@ -153,7 +155,7 @@ class Monitor:
         async with self._gate:
             reading = (await self._engines.readings([address])).get(address)
         if isinstance(reading, AgentReading) and address in self._spoken:
-            self._spoken[address] = _Spoken(self._clock(), reading)
+            self._spoken[address] = _after(self._spoken[address], reading, self._clock())
 
     def _tell(self) -> None:
         """Wake those of whom something new was heard, or nothing any more."""
@@ -234,3 +236,10 @@ class Monitor:
                 window = (*window, Sample(now, tuple(answered[key].values()), missing[key]))
             windows[key] = trimmed(window, now)
         self._windows = windows
+
+
+def _after(before: _Spoken, reading: AgentReading, now: float) -> _Spoken:
+    if reading.progress_at is None:
+        return _Spoken(now, reading)
+    same = before.reading is not None and before.reading.progress_at == reading.progress_at
+    return _Spoken(now, reading, before.moved_at if same and before.moved_at is not None else now)

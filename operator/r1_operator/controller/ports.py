@@ -14,7 +14,8 @@ from ..telemetry.http import Failure
 @dataclass(frozen=True, slots=True)
 class AgentReading:
     """`GET /status` of an engine pod (contracts.md): the gang's as far as node 0 is asked, but its own node's GPUs.
-    `start_seconds`: what its whole start took, once ready. `progress_at`: unix seconds when its start last moved on."""
+    `start_seconds`: what its whole start took, once ready. `progress_at`: when its start last went forward (unix
+    seconds of its own clock); None = it does not say."""
 
     stage: str
     message: str

@@ -30,6 +30,7 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
         # The ranks that are probed one by one: attention groups, or whole copies of a small model.
         "attentionDataParallel": plan.kv_ranks,
         "startSeconds": spec.startup.seconds,
+        "stallSeconds": spec.startup.may_stand_still,
         "drainSeconds": spec.drain.seconds,
         "ports": {
             "http": names.PORT_ENGINE_HTTP,

@@ -91,7 +91,7 @@ def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
     startup = facts.subject.spec.startup if facts.subject.spec is not None else None
     return Evidence(
         start_seconds=startup.seconds if startup is not None else float("inf"),
-        stall_seconds=getattr(startup, "stall_seconds", float("inf")),
+        stall_seconds=startup.may_stand_still if startup is not None else float("inf"),
         records=records_of(facts.subject.status.replica_statuses, now),
         remembers=facts.remembers,
         dead_nodes=lost.dead,

@@ -35,6 +35,8 @@ class AgentStatus:
     timings: Mapping[str, float]
     sick_gpus: tuple[str, ...]
     """This pod's GPUs that NVML calls unhealthy, each with the reason; empty also where there is no NVML."""
+    progress_at: float | None = None
+    """When the start last went forward, in seconds since the epoch; None of an engine that does not tell."""
 
     @property
     def start_seconds(self) -> float | None:
@@ -57,6 +59,7 @@ def parse_status(answer: Mapping[str, Any]) -> AgentStatus | Failure:
             in_flight=int(answer["inFlight"]),
             timings={str(stage): float(seconds) for stage, seconds in answer["timings"].items()},
             sick_gpus=tuple(_sick(device) for device in answer["gpus"]["devices"] if not device["healthy"]),
+            progress_at=None if (at := answer.get("progressAt")) is None else float(at),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Failure(f"/status: an answer of another version of the engine: {type(error).__name__}: {error}")
