@@ -35,6 +35,13 @@ PRINTER_COLUMNS: tuple[Schema, ...] = (
         "jsonPath": '.status.conditions[?(@.type=="Ready")].reason',
         "description": "Reason of the condition Ready.",
     },
+    {
+        "name": "Up-to-date",
+        "type": "integer",
+        "jsonPath": ".status.updatedReplicas",
+        "priority": 1,
+        "description": "Ready replicas of the wanted revision.",
+    },
     {"name": "GPUs", "type": "integer", "jsonPath": ".status.gpus", "description": "GPUs held."},
     {
         "name": "Tok/s",
