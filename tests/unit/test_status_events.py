@@ -96,7 +96,7 @@ def test_a_failure_is_told_whole_though_the_status_has_no_room_for_it() -> None:
     assert "next attempt at" in short
     assert len(short) <= 256
     told = next(event for event in events(R1DeploymentStatus(), status, one) if event.reason == "GangFailed")
-    assert told.message == f"r1-0-0 on n1: RankDied: {words}"
+    assert told.message == f"r1-0-0: RankDied: {words}"
 
 
 def test_each_event_is_told_once() -> None:

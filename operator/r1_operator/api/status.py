@@ -24,6 +24,8 @@ Stage = Annotated[_Stage, _known(_Stage)]
 is not at the moment. Unknown: read from a status of another version, never found by this one. The rest is the
 engine's."""
 
+NEVER_OBSERVED = -1
+"""`observedGeneration` of a resource that has no status yet; the CRD's default."""
 STAGES: tuple[str, ...] = get_args(_Stage)
 
 Timestamp = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
@@ -100,7 +102,9 @@ class R1DeploymentStatus(ReadModel):
     """What the operator saw and decided."""
 
     observed_generation: int | None = Field(
-        default=None, ge=0, description="metadata.generation that this status speaks of."
+        default=None,
+        ge=NEVER_OBSERVED,
+        description="metadata.generation that this status speaks of; -1: none, the operator has not seen it yet.",
     )
     replicas: int = Field(default=0, ge=0, description="Replicas that exist, in any stage.")
     ready_replicas: int = Field(default=0, ge=0, description="Replicas that answer requests.")

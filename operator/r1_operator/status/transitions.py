@@ -163,7 +163,7 @@ def _entered(replica: ReplicaStatus, old: str | None, facts: _Facts) -> Iterator
         words = facts.unready(replica) or replica.message
         yield Event(EventReason.REPLICA_UNREADY, f"{name} was ready and is not: {words}", "Warning")
     elif replica.stage == "Failed" and replica.message != UNDECIDED:
-        yield Event(EventReason.GANG_FAILED, f"{name}: {facts.failure(replica)}", "Warning")
+        yield Event(EventReason.GANG_FAILED, f"{replica.name}: {facts.failure(replica)}", "Warning")  # says where
     elif replica.stage == "Draining":
         leaves = "leaves; its running requests may finish" if old in _SERVED else "leaves"
         yield Event(EventReason.REPLICA_DRAINING, f"{name} {leaves}{facts.why_ended(replica)}")
