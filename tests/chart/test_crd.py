@@ -123,6 +123,11 @@ def test_the_table_shows_the_status(applied: Server) -> None:
     assert row.split()[:6] == ["r1", "1/2", "Starting", "32", "4210", "37"]
 
 
+def test_a_resource_that_nobody_has_looked_at_says_so(applied: Server) -> None:
+    # kstatus takes a resource without any status for done.
+    assert applied.kubectl("get", "r1d", "r1", "-o", "jsonpath={.status.observedGeneration}") == "-1"
+
+
 def test_the_scale_subresource(applied: Server) -> None:
     generation = applied.kubectl("get", "r1d", "r1", "-o", "jsonpath={.metadata.generation}")
     status = json.dumps({"status": {"replicas": 2, "selector": "app.kubernetes.io/instance=r1"}})

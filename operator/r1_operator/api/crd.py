@@ -19,7 +19,7 @@ from .fields import ApiModel, model_in
 from .names import CATEGORIES, CRD_NAME, GROUP, KIND, PLURAL, SHORT_NAMES, SINGULAR, VERSION
 from .rules import Rule, rules_of
 from .spec import R1DeploymentSpec
-from .status import R1DeploymentStatus
+from .status import NEVER_OBSERVED, R1DeploymentStatus
 from .types import R1Deployment
 
 Schema = dict[str, Any]
@@ -34,6 +34,13 @@ PRINTER_COLUMNS: tuple[Schema, ...] = (
         "type": "string",
         "jsonPath": '.status.conditions[?(@.type=="Ready")].reason',
         "description": "Reason of the condition Ready.",
+    },
+    {
+        "name": "Up-to-date",
+        "type": "integer",
+        "jsonPath": ".status.updatedReplicas",
+        "priority": 1,
+        "description": "Ready replicas of the wanted revision.",
     },
     {"name": "GPUs", "type": "integer", "jsonPath": ".status.gpus", "description": "GPUs held."},
     {
@@ -118,7 +125,8 @@ def _root_schema() -> Schema:
             "kind": {"type": "string", "description": f"{KIND}."},
             "metadata": {"type": "object"},
             "spec": schema_of(R1DeploymentSpec),
-            "status": schema_of(R1DeploymentStatus),
+            # Before the first status kstatus would call the resource current; as Flux's own CRDs do.
+            "status": schema_of(R1DeploymentStatus) | {"default": {"observedGeneration": NEVER_OBSERVED}},
         },
         "x-kubernetes-validations": [_validation(rule) for rule in rules_of(R1Deployment)],
     }

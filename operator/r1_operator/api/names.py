@@ -228,8 +228,10 @@ def selector(labels: Mapping[str, str]) -> str:
 
 
 def engine_selector(name: str) -> str:
-    """Selects all engine pods of one R1Deployment; also `status.selector` of the scale subresource."""
-    return selector(base_labels(name, COMPONENT_ENGINE))
+    """Selects one engine pod a replica, node 0's: `status.selector` of the scale subresource. A HorizontalPodAutoscaler
+    multiplies by the pods that it finds (kubernetes 1.37, replica_calculator.go:256), so all of them would be too many.
+    `base_labels` are those of all engine pods."""
+    return selector(base_labels(name, COMPONENT_ENGINE) | {LABEL_NODE_INDEX: "0"})
 
 
 def attempt_of(gang: str) -> int:

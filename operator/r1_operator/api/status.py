@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, StringConstraints, computed_field
+from pydantic import BeforeValidator, Field, StringConstraints, computed_field
 
 from .fields import ReadModel
 from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS
 
-ConditionStatus = Literal["True", "False", "Unknown"]
-Stage = Literal["Gated", "Pending", "Ray", "Weights", "WarmUp", "Ready", "Unready", "Draining", "Failed"]
+_Status = Literal["True", "False", "Unknown"]
+_Stage = Literal["Gated", "Pending", "Ray", "Weights", "WarmUp", "Ready", "Unready", "Draining", "Failed", "Unknown"]
+
+
+def _known(words: Any) -> BeforeValidator:
+    """A word of another version of the operator reads as Unknown: one such word must not cost the whole status."""
+    return BeforeValidator(lambda word: "Unknown" if isinstance(word, str) and word not in get_args(words) else word)
+
+
+ConditionStatus = Annotated[_Status, _known(_Status)]
+Stage = Annotated[_Stage, _known(_Stage)]
 """What one replica is doing. Gated: waits for nodes. Pending: its pods do not run yet. Unready: it was Ready and
-is not at the moment. The rest is the engine's."""
+is not at the moment. Unknown: read from a status of another version, never found by this one. The rest is the
+engine's."""
+
+NEVER_OBSERVED = -1
+"""`observedGeneration` of a resource that has no status yet; the CRD's default."""
+STAGES: tuple[str, ...] = get_args(_Stage)
 
 Timestamp = Annotated[str, StringConstraints(max_length=40), Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC with whole seconds: `2026-11-25T13:40:44Z`."""
@@ -20,6 +34,7 @@ CamelWord = Annotated[str, StringConstraints(min_length=1, max_length=128, patte
 # Wide bounds throughout: a status that the API server refuses would leave the user without any.
 Message = Annotated[str, StringConstraints(max_length=32_768)]
 Name = Annotated[str, StringConstraints(max_length=253)]
+Revision = Annotated[str, StringConstraints(max_length=63)]
 
 
 class Condition(ReadModel):
@@ -80,21 +95,31 @@ class ReplicaStatus(ReadModel):
     )
     restarts: int = Field(default=0, ge=0, description="How often this replica had to be started again.")
     since: Timestamp = Field(description="When it entered the stage.")
+    revision: Revision = Field(default="", description="Revision of the spec that it runs.")
 
 
 class R1DeploymentStatus(ReadModel):
     """What the operator saw and decided."""
 
     observed_generation: int | None = Field(
-        default=None, ge=0, description="metadata.generation that this status speaks of."
+        default=None,
+        ge=NEVER_OBSERVED,
+        description="metadata.generation that this status speaks of; -1: none, the operator has not seen it yet.",
     )
     replicas: int = Field(default=0, ge=0, description="Replicas that exist, in any stage.")
     ready_replicas: int = Field(default=0, ge=0, description="Replicas that answer requests.")
     desired_replicas: int = Field(default=0, ge=0, description="Replicas wanted: spec.replicas or the autoscaler's.")
+    updated_replicas: int = Field(default=0, ge=0, description="Ready replicas of the wanted revision.")
+    unavailable_replicas: int = Field(default=0, ge=0, description="Replicas wanted that are not ready.")
+    current_revision: Revision = Field(
+        default="", description="Revision that serves: the old one of a roll until its last replica is gone."
+    )
+    update_revision: Revision = Field(default="", description="Revision wanted.")
     gpus: int = Field(default=0, ge=0, description="GPUs that the existing replicas hold.")
     selector: Annotated[str, StringConstraints(max_length=512)] = Field(
-        default="", description="Label selector of the engine pods, for the scale subresource."
+        default="", description="Label selector of one pod a replica, node 0's, for the scale subresource."
     )
+    last_update_time: Timestamp | None = Field(default=None, description="When this status was last written.")
     plan: PlanStatus | None = Field(default=None, description="The layout of one replica.")
     load: LoadStatus | None = Field(default=None, description="Load over all ready replicas.")
     autoscaling: AutoscalingStatus | None = Field(default=None, description="The autoscaler's last decision.")

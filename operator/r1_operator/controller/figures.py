@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from ..api.status import STAGES
 from ..api.types import R1DeploymentStatus, ReplicaStatus
 from ..autoscaling.window import Sample
 from ..status.replicas import UNDECIDED
@@ -18,6 +21,9 @@ def publish(metrics: Metrics, key: Key, status: R1DeploymentStatus, load: Sample
             replicas=status.replicas,
             ready_replicas=status.ready_replicas,
             desired_replicas=status.desired_replicas,
+            updated_replicas=status.updated_replicas,
+            gangs=dict.fromkeys(STAGES, 0) | Counter(replica.stage for replica in status.replica_statuses),
+            conditions={c.type: c.status == "True" for c in status.conditions if c.status != "Unknown"},
             tokens_per_second=known.tokens_per_second if known else None,
             kv_usage=known.kv_replicas / len(known.replicas) if known else None,
             running_requests=known.running if known else None,

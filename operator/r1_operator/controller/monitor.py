@@ -47,8 +47,10 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Spoken:
-    """What an agent said last and when; `at` is when it was asked first, until it has said anything. `moved_at`: when its
-    `progress_at` was last another one than before, by our own clock: two hosts' clocks are not compared."""
+    """What an agent said last and when; `at` is when it was asked first, until it has said anything.
+
+    `moved_at`: when its `progress_at` changed last, by our own clock: two hosts' clocks are not compared.
+    """
 
     at: float
     reading: AgentReading | None = None

@@ -248,10 +248,9 @@ def _restarts_as(view: ReplicaView, wanted: Wanted, observed: Observed) -> str |
     """The wanted revision; while that may not be made, what the replica was, if it is still known."""
     if not wanted.hold:
         return wanted.revision
-    known = tuple(observed.templates)
-    if view.gang is not None:
-        return view.gang.revision if view.gang.revision in known else None
-    return known[0] if len(known) == 1 else None
+    record = observed.evidence.records.get(view.replica)
+    was = view.gang.revision if view.gang is not None else record.revision if record is not None else ""
+    return was if was in observed.templates else None
 
 
 def _create(

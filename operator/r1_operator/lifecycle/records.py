@@ -34,6 +34,8 @@ class Record:
     restarts: int
     stage: str
     since: float
+    revision: str = ""
+    """What it was made as; empty if the status does not say."""
 
     @property
     def was_ready(self) -> bool:
@@ -55,7 +57,7 @@ def records_of(statuses: Iterable[ReplicaStatus], now: float) -> dict[int, Recor
         known = records.get(replica)
         if known is None or attempt > known.attempt:
             since = min(unix_time(status.since) or 0.0, now)
-            records[replica] = Record(replica, attempt, status.restarts, status.stage, since)
+            records[replica] = Record(replica, attempt, status.restarts, status.stage, since, status.revision or "")
     return records
 
 

@@ -41,9 +41,9 @@ def check_weights(
         return Finding(
             "False",
             Reason.CLAIM_ACCESS_MODE,
-            f"{_FIELD}: claim {name!r} has access modes {', '.join(sorted(modes)) or 'none'}, so one node alone can "
-            f"mount it, but {replicas} replicas need {replicas} nodes; use a volume with ReadOnlyMany or ReadWriteMany, "
-            "or weights on the nodes (hostPath)",
+            f"{_FIELD}: claim {name!r} has access modes {', '.join(sorted(modes)) or 'none'}, so one node "
+            f"alone can mount it, but {replicas} replicas need {replicas} nodes; use a volume with ReadOnlyMany or "
+            "ReadWriteMany, or weights on the nodes (hostPath)",
         )
     phase = (claim.get("status") or {}).get("phase")
     if phase == "Lost":

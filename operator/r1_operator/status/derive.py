@@ -2,36 +2,109 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 from ..api.timestamps import rfc3339, unix_time
 from ..api.types import AutoscalingStatus, LoadStatus, PlanStatus, R1DeploymentStatus
 from ..lifecycle.gangs import GangState
 from .conditions import conditions
+from .health import ready_count, replicas, updated
 from .observation import Observation
 from .replicas import replica_statuses
+from .wording import same_words, shorten, within
 
 LOAD_PERIOD_SECONDS = 30.0
 """Load numbers change all the time; they are written at most this often."""
+PROGRESS_SECONDS = 30.0
+"""So are the figures in what a replica says of itself ("42 of 163 shards")."""
+FIGURES_SECONDS = 300.0
+"""Figures in conditions and in the autoscaler's words by themselves are worth a write only this often."""
+
+_ARGUMENT_BYTES, _ARGUMENTS_BYTES = 4096, 64 * 1024
+_REASON_BYTES, _REASONS_BYTES = 1024, 32 * 1024
+_SCALING_BYTES = 1024
 
 
 def derive(previous: R1DeploymentStatus, observed: Observation, now: float) -> R1DeploymentStatus:
-    """Status of this round. Equal to `previous` when nothing worth a write has changed."""
-    replicas = observed.decision.replicas if observed.decision else None
+    """Status of this round: `previous` itself when nothing worth a write has changed."""
+    fresh = _fresh(previous, observed, now)
+    if _with_old_figures(previous, fresh, now) == previous:
+        return previous
+    return fresh.model_copy(update={"last_update_time": rfc3339(now)})
+
+
+def _fresh(previous: R1DeploymentStatus, observed: Observation, now: float) -> R1DeploymentStatus:
     known = {r.name: r for r in previous.replica_statuses}
     return R1DeploymentStatus(
         observed_generation=observed.generation,
-        replicas=previous.replicas if replicas is None else len(replicas),
-        ready_replicas=(
-            previous.ready_replicas if replicas is None else sum(1 for v in replicas if v.state is GangState.READY)
-        ),
-        desired_replicas=observed.desired,
+        **_counts(previous, observed),
         gpus=_gpus(previous, observed),
         selector=observed.selector,
+        last_update_time=previous.last_update_time,
         plan=_plan(observed) or previous.plan,
         load=_load(previous.load, observed, now),
         autoscaling=_autoscaling(previous.autoscaling, observed, now),
         replica_statuses=replica_statuses(known, observed, now),
-        conditions=conditions(previous.conditions, observed, now),
+        conditions=conditions(previous.conditions, observed, now, known),
     )
+
+
+def _counts(previous: R1DeploymentStatus, observed: Observation) -> dict[str, Any]:
+    """How many replicas there are, in which states, and of which revisions. What was not looked at stays as it was."""
+    if observed.decision is None:
+        kept = {"replicas", "ready_replicas", "updated_replicas", "current_revision", "update_revision"}
+        counts: dict[str, Any] = {name: getattr(previous, name) for name in kept}
+    else:
+        counts = {
+            "replicas": len(observed.decision.replicas),
+            "ready_replicas": ready_count(observed),
+            "updated_replicas": updated(observed) if observed.revision else previous.updated_replicas,
+            "current_revision": _current_revision(previous, observed),
+            "update_revision": observed.revision or previous.update_revision,
+        }
+    missing = max(0, observed.desired - counts["ready_replicas"])
+    return counts | {"desired_replicas": observed.desired, "unavailable_replicas": missing}
+
+
+def _current_revision(previous: R1DeploymentStatus, observed: Observation) -> str:
+    """The one that served before, while any gang still serves it; then the one that serves most."""
+    views = [v for v in replicas(observed) if v.gang is not None and v.state in {GangState.READY, GangState.UNREADY}]
+    serving = Counter(v.gang.revision for v in views if v.gang is not None)
+    if not serving or previous.current_revision in serving:
+        return previous.current_revision
+    return max(sorted(serving), key=lambda revision: serving[revision])
+
+
+def _with_old_figures(previous: R1DeploymentStatus, fresh: R1DeploymentStatus, now: float) -> R1DeploymentStatus:
+    """`fresh` with the old message wherever only its figures are new and the old ones are not old yet: a pod of
+    somebody else that comes or goes must not cost every waiting resource a write."""
+    known = {r.name: r for r in previous.replica_statuses}
+    replicas = tuple(
+        r.model_copy(update={"message": known[r.name].message})
+        if r.name in known and same_words(known[r.name].message, r.message)
+        else r
+        for r in fresh.replica_statuses
+    )
+    told = {c.type: c for c in previous.conditions}
+    conditions = tuple(
+        c.model_copy(update={"message": told[c.type].message})
+        if c.type in told and same_words(told[c.type].message, c.message)
+        else c
+        for c in fresh.conditions
+    )
+    kept: dict[str, Any] = {}
+    if _younger(previous.last_update_time, PROGRESS_SECONDS, now):
+        kept["replica_statuses"] = replicas
+    if _younger(previous.last_update_time, FIGURES_SECONDS, now):
+        kept["conditions"] = conditions
+    return fresh.model_copy(update=kept)
+
+
+def _younger(written: str | None, seconds: float, now: float) -> bool:
+    """Whether it was written less than so long ago; not what a clock that went wrong has dated into the future."""
+    at = unix_time(written)
+    return at is not None and -1.0 < now - at < seconds
 
 
 def _gpus(previous: R1DeploymentStatus, observed: Observation) -> int:
@@ -53,14 +126,13 @@ def _plan(observed: Observation) -> PlanStatus | None:
         attention_data_parallel=plan.attention_data_parallel,
         expert_parallel=plan.expert_parallel,
         kv_tokens_per_replica=plan.kv_tokens_per_replica,
-        engine_args=plan.engine_args,
-        reasons=tuple(str(reason)[:4096] for reason in plan.reasons),
+        engine_args=within(plan.engine_args, _ARGUMENT_BYTES, _ARGUMENTS_BYTES),
+        reasons=within(map(str, plan.reasons), _REASON_BYTES, _REASONS_BYTES),
     )
 
 
 def _load(previous: LoadStatus | None, observed: Observation, now: float) -> LoadStatus | None:
-    written = unix_time(previous.at) if previous else None
-    if written is not None and now - written < LOAD_PERIOD_SECONDS:
+    if previous is not None and _younger(previous.at, LOAD_PERIOD_SECONDS, now):
         return previous
     sample = observed.load
     if sample is None or not sample.complete:
@@ -91,17 +163,15 @@ def _autoscaling(previous: AutoscalingStatus | None, observed: Observation, now:
     fresh = AutoscalingStatus(
         desired_replicas=scaling.desired,
         reason=scaling.reason,
-        message=scaling.message[:4096],
+        message=shorten(scaling.message, _SCALING_BYTES),
         at=rfc3339(now),
         last_scale_up=rfc3339(up) if up is not None else None,
         last_scale_down=rfc3339(down) if down is not None else None,
     )
-    if previous is None or previous.desired_replicas != fresh.desired_replicas:
+    if previous is None:
         return fresh
-    written = unix_time(previous.at) or 0.0
-    if previous.reason == fresh.reason and now - written < LOAD_PERIOD_SECONDS:
-        return previous  # the message carries numbers of the moment
-    # An unchanged reason whose message is unchanged as well has nothing new to tell.
-    if fresh.model_copy(update={"at": previous.at}) == previous:
+    same = fresh.model_copy(update={"at": previous.at, "message": previous.message}) == previous
+    # The message carries numbers of the moment, and the reason says which kind of message it is.
+    if same and (fresh.message == previous.message or _younger(previous.at, FIGURES_SECONDS, now)):
         return previous
     return fresh

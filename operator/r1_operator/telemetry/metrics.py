@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,7 +21,10 @@ SCALING_DECISIONS = "r1_operator_scaling_decisions"
 GANG_RESTARTS = "r1_operator_gang_restarts"
 DESIRED_REPLICAS = "r1_deployment_desired_replicas"
 READY_REPLICAS = "r1_deployment_ready_replicas"
+UPDATED_REPLICAS = "r1_deployment_updated_replicas"
 REPLICAS = "r1_deployment_replicas"
+GANGS = "r1_deployment_gangs"
+CONDITION = "r1_deployment_condition"
 TOKENS_PER_SECOND = "r1_deployment_tokens_per_second"
 KV_USAGE = "r1_deployment_kv_usage_ratio"
 RUNNING_REQUESTS = "r1_deployment_running_requests"
@@ -46,6 +49,11 @@ class Figures:
     replicas: int
     ready_replicas: int
     desired_replicas: int
+    updated_replicas: int = 0
+    gangs: Mapping[str, int] = field(default_factory=dict)
+    """By stage; every stage that a series may have."""
+    conditions: Mapping[str, bool] = field(default_factory=dict)
+    """By type; without those that are Unknown."""
     tokens_per_second: float | None = None
     kv_usage: float | None = None
     running_requests: int | None = None
@@ -90,11 +98,20 @@ class Metrics:
             "replicas": self._gauge(REPLICAS, "Replicas that exist, ready or not."),
             "ready_replicas": self._gauge(READY_REPLICAS, "Replicas that serve."),
             "desired_replicas": self._gauge(DESIRED_REPLICAS, "Replicas wanted by the spec or the autoscaler."),
+            "updated_replicas": self._gauge(UPDATED_REPLICAS, "Ready replicas of the wanted revision."),
             "tokens_per_second": self._gauge(TOKENS_PER_SECOND, "Output tokens per second of all replicas."),
             "kv_usage": self._gauge(KV_USAGE, "KV cache in use, mean over the replicas, 0 to 1."),
             "running_requests": self._gauge(RUNNING_REQUESTS, "Requests being answered."),
             "waiting_requests": self._gauge(WAITING_REQUESTS, "Requests waiting for room in an engine."),
         }
+
+        self._gangs = Gauge(GANGS, "Gangs by stage.", (*_WHOSE, "stage"), registry=self.registry)
+        self._conditions = Gauge(
+            CONDITION,
+            "1 while the condition is True, 0 while it is False.",
+            (*_WHOSE, "condition"),
+            registry=self.registry,
+        )
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, _WHOSE, registry=self.registry)
@@ -129,16 +146,21 @@ class Metrics:
 
     def set_figures(self, key: tuple[str, str], figures: Figures) -> None:
         """What one R1Deployment looks like now."""
-        for field, gauge in self._figures.items():
-            value = getattr(figures, field)
+        for name, gauge in self._figures.items():
+            value = getattr(figures, name)
             if value is None:
                 _remove(gauge, key)
             else:
                 gauge.labels(*key).set(value)
+        for stage, count in figures.gangs.items():
+            self._gangs.labels(*key, stage).set(count)
+        _remove(self._conditions, key)  # one that has become Unknown, or has gone, says nothing
+        for condition, holds in figures.conditions.items():
+            self._conditions.labels(*key, condition).set(holds)
 
     def forget(self, key: tuple[str, str]) -> None:
         """The R1Deployment is gone, and its series go too."""
-        for gauge in self._figures.values():
+        for gauge in (*self._figures.values(), self._gangs, self._conditions):
             _remove(gauge, key)
         for counter in (self._decisions, self._restarts):
             counter.remove_by_labels(dict(zip(_WHOSE, key, strict=True)))
