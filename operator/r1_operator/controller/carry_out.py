@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..api import names
 from ..cluster.resources import JsonObject
@@ -29,10 +29,11 @@ _VOLUNTARY = frozenset({Why.UPDATE, Why.SCALE_DOWN})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a round."""
+    """What came of a round. `taught`: something was learned that the next round should know at once."""
 
     gateway: Fed
     errors: tuple[str, ...] = ()
+    taught: bool = False
 
 
 class Hands:
@@ -43,13 +44,15 @@ class Hands:
 
     async def carry_out(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> Outcome:
         """All of a round but its telling."""
+        before = self._memory.of(key)
         await self._children(key, facts, round_, steps, now)
         gateway = await self._feed(key, facts, round_, steps)
         await self._end(key, facts, round_, gateway, steps)
         await self._create(key, facts, round_, steps, now)
         await self._sweep(facts, round_, steps)
         self._placer.submit(key, round_.waiting)
-        return Outcome(gateway, tuple(steps.errors))
+        taught = self._memory.of(key) != replace(before, gateway=gateway)
+        return Outcome(gateway, tuple(steps.errors), taught)
 
     async def _children(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> None:
         context, todo = facts.subject.context, round_.children
@@ -109,8 +112,9 @@ class Hands:
                 await self._actor.create_gang(template, facts.subject.metadata.uid, action)
                 self._memory.created(key)
             except GangRefused as refused:
+                # No error of ours: the next round knows, tells, and waits.
+                log.warning("%s: %s", steps.key, refused.error)
                 self._memory.refused(key, facts.subject.metadata.generation, refused.error, now)
-                steps.note("create", refused.error)
                 return
             except NameTaken as taken:
                 self._memory.taken(key, taken.child, taken.whose, now)

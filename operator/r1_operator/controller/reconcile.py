@@ -64,7 +64,8 @@ class Reconciler:
         round_ = decide(facts, now)
         outcome = await self._hands.carry_out(key, facts, round_, steps, now)
         await self._teller.tell(obj, facts, round_, outcome, steps, now)
-        return _after(steps, next_look(facts, round_, outcome.gateway.rotation, outcome.gateway.finding))
+        again = next_look(round_, outcome.gateway.rotation, outcome.gateway.finding)
+        return _after(steps, min(again, SOON_SECONDS) if outcome.taught else again)
 
     async def _sweep_after_deletion(self, key: Key, steps: Steps, now: float) -> bool:
         """The garbage collector removes what is owned; where the kubelet is gone, we confirm. → whether any is left"""

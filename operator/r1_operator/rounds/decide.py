@@ -196,7 +196,7 @@ def _unread(facts: Facts) -> Finding | None:
     return None
 
 
-def next_look(facts: Facts, round_: Round, rotation: frozenset[str] | None, gateway: Finding) -> float:
+def next_look(round_: Round, rotation: frozenset[str] | None, gateway: Finding) -> float:
     """Seconds until the next round if nothing happens before. `rotation`: what the gateways said in this round."""
     decision = round_.decision
     busy = (

@@ -51,6 +51,7 @@ class Fault:
 _TROUBLES = {
     Reason.REPLICAS_UNREADY: Weight.HURTS,
     Reason.UNKNOWN_FIELDS: Weight.NOTABLE,
+    Reason.STATUS_NOT_READ: Weight.NOTABLE,
     Reason.FOREIGN_PODS: Weight.NOTABLE,
     Reason.GPU_UNHEALTHY: Weight.NOTABLE,
 }
