@@ -12,9 +12,12 @@ import yaml
 from r1_operator.api import crd
 from r1_operator.api.parse import parse
 from r1_operator.api.types import Condition, LoadStatus, R1Deployment, R1DeploymentStatus, to_wire
+from r1_operator.lifecycle.gangs import GangState
+from r1_operator.status.derive import derive
 
 from tests.chart.cases import BROKEN_FIELDS, BROKEN_RULES, GOOD, Case, merged, spec
 from tests.chart.conftest import Server
+from tests.unit.status_rounds import NOW, WORST_WORDS, fleet
 
 pytestmark = pytest.mark.cluster
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -121,6 +124,15 @@ def test_the_table_shows_the_status(applied: Server) -> None:
     header, row = applied.kubectl("get", "r1").splitlines()
     assert header.split() == ["NAME", "READY", "STATUS", "GPUS", "TOK/S", "KV%", "AGE"]
     assert row.split()[:6] == ["r1", "1/2", "Starting", "32", "4210", "37"]
+
+
+def test_the_largest_status_fits_into_etcd(applied: Server) -> None:
+    """Else no failed gang would be started again: a failure is acted upon once it stands in the status."""
+    most = fleet(999, 64, (GangState.FAILED, GangState.STARTING), WORST_WORDS, leaving=999)
+    status = to_wire(derive(R1DeploymentStatus(), most, NOW))
+    wanted = {key: GOOD[key] for key in ("apiVersion", "kind", "metadata")} | {"status": status}
+    applied.kubectl("apply", "--server-side", "--subresource=status", "-f", "-", objects=[wanted])
+    assert len(json.loads(applied.kubectl("get", "r1d", "r1", "-o", "json"))["status"]["replicaStatuses"]) == 1998
 
 
 def test_a_resource_that_nobody_has_looked_at_says_so(applied: Server) -> None:

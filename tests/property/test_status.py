@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from r1_operator.api import names
-from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus, to_wire
-from r1_operator.lifecycle.actions import Decision, ReplicaView
-from r1_operator.lifecycle.gangs import Failure, Gang, GangState, Member
-from r1_operator.placement.place import Unplaceable
-from r1_operator.planning import built_in_profiles, make_plan
-from r1_operator.planning.plan import Plan
+from r1_operator.lifecycle.gangs import GangState
 from r1_operator.status.derive import derive
-from r1_operator.status.observation import Finding, Observation, Reading
 from r1_operator.status.replicas import MESSAGE_BYTES
 from r1_operator.status.transitions import events
 from r1_operator.status.wording import same_words, shorten, wire_bytes
 
-from tests.unit.status_rounds import NOW, SPEC
+from tests.unit.status_rounds import NOW, WORST_WORDS, fleet
 
 ETCD_BYTES = 1536 * 1024
 ANY_TEXT = st.text(st.characters(), max_size=300)
@@ -42,63 +34,10 @@ def stored_bytes(status: R1DeploymentStatus) -> int:
     return len(text.encode()) + 5 * sum(map(text.count, "<>&"))
 
 
-def gang(index: int, attempt: int, nodes: int, state: GangState) -> Gang:
-    name = names.gang_name("r" * names.MAX_NAME_LENGTH, index, attempt)
-    ready = state is GangState.READY
-    members = tuple(
-        Member(f"{name}-{i}", "u", i, False, None, f"gpu-{i:04}.eu-central-1.compute.internal", "ip", "", ready, 0, 0)
-        for i in range(nodes)
-    )
-    return Gang(name, index, attempt, nodes, "0123456789", members)
-
-
-def fleet(count: int, nodes: int, states: tuple[GangState, ...], words: str, leaving: int = 0) -> Observation:
-    """`count` replicas, and all texts of a round at their worst."""
-    views, attempt = [], names.MAX_ATTEMPT if count > 500 else 0
-    for index in range(count):
-        state = states[index % len(states)]
-        pods = gang(index, attempt, nodes, state)
-        failure = Failure("RankDied", words, NOW) if state is GangState.FAILED else None
-        views.append(ReplicaView(index, attempt, pods.name, pods, state, failure, 10**9, NOW if failure else None))
-    finding = Finding("False", Reason.QUOTA_EXCEEDED, words)
-    return Observation(
-        generation=1,
-        spec=SPEC,
-        selector=names.engine_selector("r" * names.MAX_NAME_LENGTH),
-        desired=count,
-        spec_valid=replace(finding, status="True"),
-        weights=finding,
-        gateway=finding,
-        plan=replace(plan(), engine_args=(words,) * 1000),
-        decision=Decision(
-            (),
-            tuple(views),
-            tuple(gang(index + count, attempt, nodes, GangState.LEAVING) for index in range(leaving)),
-            frozenset(),
-            (),
-            None,
-        ),
-        revision="0123456789",
-        unplaceable=tuple(Unplaceable(v.name, words) for v in views),
-        readings={v.name: Reading("Weights", words) for v in views},
-        sick_gpus={v.name: (words,) for v in views},
-        errors=(words,) * 100,
-        troubles=(finding,) * 100,
-    )
-
-
-def plan() -> Plan:
-    tiny = SPEC.model_copy(update={"model": SPEC.model.model_copy(update={"name": "r1-operator/tiny-r1"})})
-    made = make_plan(tiny, built_in_profiles())
-    assert isinstance(made, Plan), made
-    return made
-
-
 def test_a_status_of_the_most_replicas_and_the_longest_words_fits() -> None:
     """S3: 400 replicas with 4 KiB of last words made 1.75 MiB, and no gang was ever restarted again."""
-    words = '<"\\\n\x1b€>' * 1000
     for count, nodes, leaving in ((400, 2, 0), (999, 64, 0), (999, 64, 999)):
-        one = fleet(count, nodes, (GangState.FAILED, GangState.STARTING, GangState.READY), words, leaving)
+        one = fleet(count, nodes, (GangState.FAILED, GangState.STARTING, GangState.READY), WORST_WORDS, leaving)
         status = derive(R1DeploymentStatus(), one, NOW)
         assert stored_bytes(status) < ETCD_BYTES * 3 // 4
         # What the lifecycle remembers is all there.
