@@ -104,7 +104,7 @@ class Cluster:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
-        if not _wait_until(lambda: not is_running(self.paths), seconds=20):
+        if not _wait_until(lambda: not is_running(self.paths), seconds=120):
             raise ClusterError(f"cluster {self.config.name} does not end; see {self.paths.logs}/supervisor.log")
         if self._process is not None:
             self._process.wait()
@@ -127,7 +127,7 @@ class Cluster:
         """Environment variables with which kubectl, helm and every client library reach this cluster from the host."""
         return {**base, "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.binaries}:{base.get('PATH', '')}"}
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 300) -> str:
         """Standard output of a kubectl command. Raises ClusterError with its standard error if it fails."""
         return self._call("kubectl", arguments, stdin, timeout)
 
@@ -216,7 +216,9 @@ class Cluster:
 
     # Within
 
-    def _ask(self, request: dict[str, Any], descriptor: int | None = None, timeout: float = 60) -> dict[str, Any]:
+    def _ask(
+        self, request: dict[str, Any], descriptor: int | None = None, timeout: float = START_SECONDS
+    ) -> dict[str, Any]:
         try:
             return control.request(self.paths.control, request, descriptor, timeout)
         except control.ControlError as error:
@@ -341,7 +343,7 @@ def _claim(paths: ClusterPaths) -> int:
     paths.root.chmod(0o711)
     lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # Whoever asks is_running holds the lock for an instant; a cluster of the same name holds it for good.
-    if not _wait_until(lambda: _locked(lock), seconds=1):
+    if not _wait_until(lambda: _locked(lock), seconds=10):
         os.close(lock)
         raise ClusterError(f"a cluster named {paths.root.name!r} is being started by another process")
     return lock

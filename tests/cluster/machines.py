@@ -78,7 +78,7 @@ class Machines:
             machine.process = await asyncio.create_subprocess_exec(
                 *command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        machine.init = await asyncio.to_thread(first_child, machine.process.pid, time.monotonic() + 30)
+        machine.init = await asyncio.to_thread(first_child, machine.process.pid, time.monotonic() + 120)
 
     async def break_node(self, name: str, fault: str) -> None:
         """Applies one fault. A second time does nothing."""
