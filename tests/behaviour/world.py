@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,8 +20,9 @@ from typing import Any, TypeVar
 import yaml
 
 from tests import waiting
-from tests.cluster import identities, network
+from tests.cluster import identities
 from tests.cluster.cluster import Cluster
+from tests.cluster.processes import first_child
 
 Seen = TypeVar("Seen")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -44,43 +46,54 @@ _UNANSWERED = (28, 52, 56)
 
 
 class Operator:
-    """`python -m r1_operator` in the cluster's network."""
+    """`python -m r1_operator` in the cluster's network.
 
-    def __init__(self, cluster: Cluster, log: Path) -> None:
+    identity: under which it leads, and by which the audit log tells it from others: its certificate's name is `user`.
+    port: of its metrics; each operator of a cluster needs one of its own.
+    """
+
+    def __init__(self, cluster: Cluster, log: Path, identity: str = "operator", port: int = METRICS_PORT) -> None:
         self._cluster, self._log = cluster, log
-        self._kubeconfig = log.parent / "operator.kubeconfig"
-        server = f"https://{network.CONTROL_PLANE}:{network.APISERVER_PORT}"
-        identities.write_kubeconfig(cluster.paths, "admin", self._kubeconfig, server)
+        self.identity, self._port = identity, port
+        self.user = f"test-operator:{identity}"
+        self._kubeconfig = log.parent / f"{identity}.kubeconfig"
+        certificate = {"name": identity, "commonName": self.user, "organizations": ["system:masters"]}
+        identities.make_certificates(cluster.binaries, cluster.paths, {"leaves": [certificate]})
+        identities.write_kubeconfig(cluster.paths, identity, self._kubeconfig, identities.INNER_SERVER)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(METRICS_PORT), "--log-level", "debug"]
+        flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(self._port), "--log-level", "debug"]
         images = ["--engine-image", "r1-standin:dev", "--gateway-image", "r1-gateway:dev"]
         command = [sys.executable, "-m", "r1_operator", *flags, *images]
         with self._log.open("ab") as log:
             # POD_NAME: the same identity after a crash takes its lease back at once, as a restarted container does.
             # TMPDIR: the kubernetes package keeps the kubeconfig's keys in files there, which a kill -9 leaves behind.
-            environment = {**os.environ, "POD_NAME": "operator", "TMPDIR": str(self._log.parent)}
+            environment = {**os.environ, "POD_NAME": self.identity, "TMPDIR": str(self._log.parent)}
             self._process = self._cluster.popen_inside(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal the operator; → its exit code."""
+        self.signal(number)
+        return self.wait()
+
+    def signal(self, number: int) -> None:
+        """SIGSTOP makes it stand still as on a machine that hangs, SIGCONT lets it go on."""
         assert self._process is not None
-        pid = self._inner_pid()
-        os.kill(pid, number)
+        os.kill(first_child(self._process.pid, time.monotonic() + PATIENCE_SECONDS), number)
+
+    def wait(self) -> int:
+        """Until it has ended; → its exit code."""
+        assert self._process is not None
         return self._process.wait(timeout=PATIENCE_SECONDS)
 
-    def _inner_pid(self) -> int:
-        """nsenter forks for the process namespace: the operator is its child."""
-        assert self._process is not None
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(children[0]) if children else pid
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def metric(self, pattern: str) -> float:
         """Sum of the samples whose name and labels match."""
         text = self._cluster.exec_inside(
-            ["curl", "-sf", f"http://127.0.0.1:{METRICS_PORT}/metrics"], capture_output=True
+            ["curl", "-sf", f"http://127.0.0.1:{self._port}/metrics"], capture_output=True
         ).stdout
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.search(pattern, line))

@@ -198,6 +198,10 @@ class Cluster:
         """Every process of the node stops (SIGSTOP), as on a machine that hangs. Its connections stay open."""
         self._ask({"do": "break", "node": node, "fault": "freeze"})
 
+    def silence_kubelet(self, node: str) -> None:
+        """The kubelet stands still (SIGSTOP): the control plane hears nothing, the containers serve on."""
+        self._ask({"do": "break", "node": node, "fault": "silence"})
+
     def fill_memory(self, node: str) -> None:
         """The kubelet sees its memory used up: MemoryPressure, evictions. No memory is really taken."""
         self._ask({"do": "break", "node": node, "fault": "fill-memory"})
@@ -290,17 +294,15 @@ class Cluster:
                     return
             if time.monotonic() > deadline:
                 stage = state["stage"] if state else "control socket"
-                limit = f"{START_SECONDS:.0f} s"
                 raise ClusterError(
-                    f"the cluster did not start within {limit}: stuck at {stage}. Its logs: {self.paths.logs}"
+                    f"no start within {START_SECONDS:.0f} s: stuck at {stage}. The cluster's logs: {self.paths.logs}"
                 )
             time.sleep(0.1)
 
     def _status_or_none(self) -> dict[str, Any] | None:
-        try:
+        with contextlib.suppress(OSError):
             return control.request(self.paths.control, {"do": "status"}, timeout=10)
-        except OSError:
-            return None
+        return None
 
     def _publish_api_server(self) -> None:
         port = self._listen(
@@ -350,11 +352,10 @@ def _claim(paths: ClusterPaths) -> int:
 
 
 def _locked(lock: int) -> bool:
-    try:
+    with contextlib.suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _spawn(
