@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
 Seen = TypeVar("Seen")
+
+
+PATIENCE_SECONDS: Final = 180.0
+"""For what takes 2 s on a quiet machine: it took more than 60 with seven busy processes for each core. A limit that is
+too long costs nothing but the time until a failure is told."""
 
 
 class NeverCame(AssertionError):
@@ -34,3 +43,18 @@ def wait_for(
         if time.monotonic() > deadline:
             raise NeverCame(f"{what}: not within {seconds:.0f} s; last seen: {describe(seen)}")
         time.sleep(interval)
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket. Its file proves nothing: it is there before anybody listens (and after
+    a kill), and a client that comes in between is refused, or backs off as gRPC does and refuses all calls meanwhile.
+    """
+    with socket.socket(socket.AF_UNIX) as client, contextlib.ExitStack() as opened:
+        try:
+            # Through its folder, because an address holds 107 bytes.
+            folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+            opened.callback(os.close, folder)
+            client.connect(f"/proc/self/fd/{folder}/{path.name}")
+        except OSError:
+            return False
+        return True

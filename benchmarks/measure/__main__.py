@@ -54,7 +54,7 @@ def measure(stand_in: bool) -> Iterator[dict[str, Any]]:
             dead = measure_dead_rank(site, manifest["spec"]["model"]["servedName"], rank, _say)
             figures["deadRank"] = dataclasses.asdict(dead)
             yield figures
-            site.kubectl("delete", "r1d", "r1", "--timeout=120s")
+            site.kubectl("delete", "r1d", "r1", "--timeout=240s")
 
 
 def _say(text: str) -> None:

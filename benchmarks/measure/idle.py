@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.cluster.audit import audit_writes
 from tests.cluster.cluster import Cluster
 from tests.e2e.site import OPERATOR_NAMESPACE
 
@@ -16,8 +17,6 @@ POKES = 10
 PAUSE_SECONDS = 2.0
 SETTLE_SECONDS = 35.0
 """The load's first figures are written up to 30 s after the first requests."""
-
-_WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +56,10 @@ def _reconciles(cluster: Cluster) -> int:
 
 
 def _writes(cluster: Cluster) -> Iterator[str]:
-    """`verb resource namespace/name` of every write of the operator so far."""
-    for line in (cluster.paths.logs / "audit.log").read_text().splitlines():
-        entry = json.loads(line)
-        user, target = entry["user"]["username"], entry.get("objectRef") or {}
-        if entry["verb"] in _WRITES and user.startswith(f"system:serviceaccount:{OPERATOR_NAMESPACE}:"):
-            yield f"{entry['verb']} {target.get('resource')} {target.get('namespace')}/{target.get('name')}"
+    """`verb resource namespace/name` of every write of the operator so far, but for its lease."""
+    for write in audit_writes(cluster):
+        if write.user.startswith(f"system:serviceaccount:{OPERATOR_NAMESPACE}:") and write.resource != "leases":
+            yield f"{write.verb} {write.resource} {write.namespace}/{write.name}"
 
 
 def _memory(cluster: Cluster) -> tuple[float, float]:

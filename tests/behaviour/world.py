@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,8 +20,9 @@ from typing import Any, TypeVar
 import yaml
 
 from tests import waiting
-from tests.cluster import identities, network
+from tests.cluster import identities
 from tests.cluster.cluster import Cluster
+from tests.cluster.processes import first_child
 
 Seen = TypeVar("Seen")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -34,48 +36,64 @@ OWNED = (
 )
 METRICS_PORT = 18080
 NODES = 8
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = waiting.PATIENCE_SECONDS
 """A gang of stand-ins is up in 10 s on an idle machine; two loaded cores need longer."""
 
 
-class Operator:
-    """`python -m r1_operator` in the cluster's network."""
+_SILENCING = frozenset({"die", "freeze", "exit", "exit70", "exit78"})
+_UNANSWERED = (28, 52, 56)
+"""curl's codes where the other side took the request and then stood still or ended."""
 
-    def __init__(self, cluster: Cluster, log: Path) -> None:
+
+class Operator:
+    """`python -m r1_operator` in the cluster's network.
+
+    identity: under which it leads, and by which the audit log tells it from others: its certificate's name is `user`.
+    port: of its metrics; each operator of a cluster needs one of its own.
+    """
+
+    def __init__(self, cluster: Cluster, log: Path, identity: str = "operator", port: int = METRICS_PORT) -> None:
         self._cluster, self._log = cluster, log
-        self._kubeconfig = log.parent / "operator.kubeconfig"
-        server = f"https://{network.CONTROL_PLANE}:{network.APISERVER_PORT}"
-        identities.write_kubeconfig(cluster.paths, "admin", self._kubeconfig, server)
+        self.identity, self._port = identity, port
+        self.user = f"test-operator:{identity}"
+        self._kubeconfig = log.parent / f"{identity}.kubeconfig"
+        certificate = {"name": identity, "commonName": self.user, "organizations": ["system:masters"]}
+        identities.make_certificates(cluster.binaries, cluster.paths, {"leaves": [certificate]})
+        identities.write_kubeconfig(cluster.paths, identity, self._kubeconfig, identities.INNER_SERVER)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(METRICS_PORT), "--log-level", "debug"]
+        flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(self._port), "--log-level", "debug"]
         images = ["--engine-image", "r1-standin:dev", "--gateway-image", "r1-gateway:dev"]
         command = [sys.executable, "-m", "r1_operator", *flags, *images]
         with self._log.open("ab") as log:
             # POD_NAME: the same identity after a crash takes its lease back at once, as a restarted container does.
             # TMPDIR: the kubernetes package keeps the kubeconfig's keys in files there, which a kill -9 leaves behind.
-            environment = {**os.environ, "POD_NAME": "operator", "TMPDIR": str(self._log.parent)}
+            environment = {**os.environ, "POD_NAME": self.identity, "TMPDIR": str(self._log.parent)}
             self._process = self._cluster.popen_inside(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal the operator; → its exit code."""
-        assert self._process is not None
-        pid = self._inner_pid()
-        os.kill(pid, number)
-        return self._process.wait(timeout=20)
+        self.signal(number)
+        return self.wait()
 
-    def _inner_pid(self) -> int:
-        """nsenter forks for the process namespace: the operator is its child."""
+    def signal(self, number: int) -> None:
+        """SIGSTOP makes it stand still as on a machine that hangs, SIGCONT lets it go on."""
         assert self._process is not None
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(children[0]) if children else pid
+        os.kill(first_child(self._process.pid, time.monotonic() + PATIENCE_SECONDS), number)
+
+    def wait(self) -> int:
+        """Until it has ended; → its exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout=PATIENCE_SECONDS)
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def metric(self, pattern: str) -> float:
         """Sum of the samples whose name and labels match."""
         text = self._cluster.exec_inside(
-            ["curl", "-sf", f"http://127.0.0.1:{METRICS_PORT}/metrics"], capture_output=True
+            ["curl", "-sf", f"http://127.0.0.1:{self._port}/metrics"], capture_output=True
         ).stdout
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.search(pattern, line))
@@ -93,7 +111,7 @@ class Reader:
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """Raises urllib.error.HTTPError."""
         url = f"{self._server}{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=30, context=self._tls) as answer:
+        with urllib.request.urlopen(url, timeout=60, context=self._tls) as answer:
             return dict(json.loads(answer.read()))
 
 
@@ -232,11 +250,12 @@ class Deployment:
         return wait_for(f"{kind}={status} {reason or ''}", lambda: self.condition(kind), until=holds)
 
     def fault(self, pod: str, kind: str, **fields: Any) -> None:
-        """Injects a fault of the stand-in in one pod."""
+        """Injects a fault of the stand-in in one pod. Raises where it did not arrive."""
         address = self.pod(pod)["status"]["podIP"]
         body = json.dumps({"kind": kind, **fields})
-        command = ["curl", "-s", "-m", "5", "-H", "Content-Type: application/json", "-d", body]
-        self.cluster.exec_inside([*command, f"http://{address}:8500/fault"], capture_output=True, check=False)
+        command = ["curl", "-s", "-m", "20", "-H", "Content-Type: application/json", "-d", body]
+        done = self.cluster.exec_inside([*command, f"http://{address}:8500/fault"], capture_output=True, check=False)
+        assert done.returncode in {0, *(_UNANSWERED if kind in _SILENCING else ())}, f"{kind}: curl {done.returncode}"
 
     def left(self) -> list[str]:
         """Whatever of it still exists."""

@@ -19,6 +19,7 @@ import yaml
 from r1_operator.api.crd import custom_resource_definition
 
 from tests.integration.cluster.apiserver import ApiServer, find_programs
+from tests.waiting import PATIENCE_SECONDS
 
 CHART = Path(__file__).parents[2] / "charts" / "r1-operator"
 
@@ -34,7 +35,9 @@ class Server:
         home = self.kubeconfig.parent
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(self.kubeconfig)}
         command = [str(self.programs / program), *arguments]
-        return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            command, input=stdin, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS + 60
+        )
 
     def refusal(self, program: str, *arguments: str) -> str:
         """What the program says when it fails, as it must."""
@@ -67,7 +70,7 @@ class Server:
         config = json.loads(self.kubeconfig.read_text())
         address = config["clusters"][0]["cluster"]["server"].removeprefix("https://")
         # The certificate is the server's own, made at its start; the token alone says that it is ours.
-        connection = HTTPSConnection(address, timeout=30, context=ssl._create_unverified_context())
+        connection = HTTPSConnection(address, timeout=60, context=ssl._create_unverified_context())
         path = "/apis/r1operator.dev/v1alpha1/namespaces/default/r1deployments?dryRun=All&fieldValidation=Strict"
         headers = {
             "Authorization": f"Bearer {config['users'][0]['user']['token']}",
@@ -95,9 +98,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def with_crd(server: Server) -> Server:
     """The server, with the CRD established."""
     server.kubectl("apply", "--server-side", "-f", "-", objects=[custom_resource_definition()])
-    server.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=60s")
+    server.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=180s")
     # Established is not yet discovered: kubectl learns the new kind and its documentation a little later.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while server.run("kubectl", "explain", "r1d.spec").returncode != 0:
         assert time.monotonic() < deadline, "the API server never published the schema of r1deployments"
         time.sleep(0.2)

@@ -167,7 +167,7 @@ def test_upgrade_renews_the_crd_and_uninstall_leaves_it(server: Server, tmp_path
     server.run("kubectl", "delete", CRD, "--ignore-not-found")
     server.helm("install", *release, "--create-namespace")
     try:
-        server.kubectl("wait", "--for=condition=Established", CRD, "--timeout=60s")
+        server.kubectl("wait", "--for=condition=Established", CRD, "--timeout=180s")
         assert "startup" not in schema_of_spec(stored(server))["properties"]
         server.helm("upgrade", "cycle", str(CHART), "--namespace", "r1-cycle", "--set", "replicas=2")
         assert "startup" in schema_of_spec(stored(server))["properties"]

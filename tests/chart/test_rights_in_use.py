@@ -17,11 +17,11 @@ import yaml
 
 from tests.chart.conftest import CHART, Server
 from tests.chart.test_rendering import container, one
-from tests.integration.cluster.apiserver import free_port
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.cluster
 EXAMPLE = yaml.safe_load((CHART.parents[1] / "examples" / "tiny.yaml").read_text())
-PATIENCE_SECONDS = 120
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def operator(server: Server, objects: list[dict[str, Any]], namespace: str, fold
 
 def requests_made(port: int) -> dict[tuple[str, str], set[str]]:
     """(verb, resource) → status codes that the API server answered with, by the operator's own metrics."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     made: dict[tuple[str, str], set[str]] = {}
     for line in lines:
@@ -81,7 +81,7 @@ def test_it_needs_no_other_rights(with_crd: Server, tmp_path: Path, watched: tup
         with operator(server, objects, system, tmp_path) as port:
             # No node has a GPU here: the gang waits, which is as far as the operator gets without a kubelet.
             server.kubectl(
-                "wait", "-n", work, "r1d/tiny", f"--timeout={PATIENCE_SECONDS}s",
+                "wait", "-n", work, "r1d/tiny", f"--timeout={PATIENCE_SECONDS:.0f}s",
                 "--for=jsonpath={.status.conditions[?(@.type=='GangsPlaced')].reason}=InsufficientNodes",
             )  # fmt: skip
             deadline = time.monotonic() + PATIENCE_SECONDS

@@ -114,6 +114,7 @@ def break_node(arguments: argparse.Namespace) -> int:
         "kill": cluster.kill_node,
         "cut": cluster.cut_node,
         "freeze": cluster.freeze_node,
+        "silence": cluster.silence_kubelet,
         "fill-memory": cluster.fill_memory,
         "fill-disk": cluster.fill_disk,
     }[arguments.fault]

@@ -89,7 +89,7 @@ class Api:
     @contextmanager
     def _connection(self) -> Iterator[http.client.HTTPSConnection]:
         connection = http.client.HTTPSConnection(
-            network.CONTROL_PLANE, network.APISERVER_PORT, context=self._tls, timeout=10
+            network.CONTROL_PLANE, network.APISERVER_PORT, context=self._tls, timeout=60
         )
         try:
             yield connection

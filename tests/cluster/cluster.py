@@ -104,7 +104,7 @@ class Cluster:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
-        if not _wait_until(lambda: not is_running(self.paths), seconds=20):
+        if not _wait_until(lambda: not is_running(self.paths), seconds=120):
             raise ClusterError(f"cluster {self.config.name} does not end; see {self.paths.logs}/supervisor.log")
         if self._process is not None:
             self._process.wait()
@@ -127,7 +127,7 @@ class Cluster:
         """Environment variables with which kubectl, helm and every client library reach this cluster from the host."""
         return {**base, "KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.binaries}:{base.get('PATH', '')}"}
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 300) -> str:
         """Standard output of a kubectl command. Raises ClusterError with its standard error if it fails."""
         return self._call("kubectl", arguments, stdin, timeout)
 
@@ -198,6 +198,10 @@ class Cluster:
         """Every process of the node stops (SIGSTOP), as on a machine that hangs. Its connections stay open."""
         self._ask({"do": "break", "node": node, "fault": "freeze"})
 
+    def silence_kubelet(self, node: str) -> None:
+        """The kubelet stands still (SIGSTOP): the control plane hears nothing, the containers serve on."""
+        self._ask({"do": "break", "node": node, "fault": "silence"})
+
     def fill_memory(self, node: str) -> None:
         """The kubelet sees its memory used up: MemoryPressure, evictions. No memory is really taken."""
         self._ask({"do": "break", "node": node, "fault": "fill-memory"})
@@ -216,7 +220,9 @@ class Cluster:
 
     # Within
 
-    def _ask(self, request: dict[str, Any], descriptor: int | None = None, timeout: float = 60) -> dict[str, Any]:
+    def _ask(
+        self, request: dict[str, Any], descriptor: int | None = None, timeout: float = START_SECONDS
+    ) -> dict[str, Any]:
         try:
             return control.request(self.paths.control, request, descriptor, timeout)
         except control.ControlError as error:
@@ -288,17 +294,15 @@ class Cluster:
                     return
             if time.monotonic() > deadline:
                 stage = state["stage"] if state else "control socket"
-                limit = f"{START_SECONDS:.0f} s"
                 raise ClusterError(
-                    f"the cluster did not start within {limit}: stuck at {stage}. Its logs: {self.paths.logs}"
+                    f"no start within {START_SECONDS:.0f} s: stuck at {stage}. The cluster's logs: {self.paths.logs}"
                 )
             time.sleep(0.1)
 
     def _status_or_none(self) -> dict[str, Any] | None:
-        try:
+        with contextlib.suppress(OSError):
             return control.request(self.paths.control, {"do": "status"}, timeout=10)
-        except OSError:
-            return None
+        return None
 
     def _publish_api_server(self) -> None:
         port = self._listen(
@@ -341,18 +345,17 @@ def _claim(paths: ClusterPaths) -> int:
     paths.root.chmod(0o711)
     lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # Whoever asks is_running holds the lock for an instant; a cluster of the same name holds it for good.
-    if not _wait_until(lambda: _locked(lock), seconds=1):
+    if not _wait_until(lambda: _locked(lock), seconds=10):
         os.close(lock)
         raise ClusterError(f"a cluster named {paths.root.name!r} is being started by another process")
     return lock
 
 
 def _locked(lock: int) -> bool:
-    try:
+    with contextlib.suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _spawn(

@@ -18,13 +18,24 @@ AUDIT_POLICY: Final = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        # Leases and events would drown what one looks for: who wrote what.
+        # Nodes' leases and events would drown what one looks for: who wrote what.
         {
             "level": "None",
-            "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}, {"resources": ["events"]}],
+            "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}],
+            "namespaces": ["kube-node-lease", "kube-system"],
         },
-        {"level": "None", "resources": [{"group": "events.k8s.io", "resources": ["events"]}]},
-        {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+        {
+            "level": "None",
+            "resources": [{"resources": ["events"]}, {"group": "events.k8s.io", "resources": ["events"]}],
+        },
+        # Whose a lease is, and which life of a pod is deleted, is in the body.
+        {
+            "level": "Request",
+            "verbs": ["create", "update", "patch"],
+            "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}],
+        },
+        {"level": "Request", "verbs": ["delete"]},
+        {"level": "Metadata", "verbs": ["create", "update", "patch", "deletecollection"]},
         {"level": "None"},
     ],
 }
@@ -117,6 +128,8 @@ def controller_manager(binaries: Path, paths: ClusterPaths, config: ClusterConfi
                 "kube-api-qps": "300",
                 "kube-api-burst": "600",
                 "node-monitor-period": "1s",
+                # A HorizontalPodAutoscaler looks every 15 s by default; tests wait for several looks.
+                "horizontal-pod-autoscaler-sync-period": "2s",
                 "node-monitor-grace-period": f"{config.node_grace_seconds}s",
                 **_gates(config),
             }

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import pytest
 from tests.cluster.cri import api_pb2 as pb
 from tests.cluster.cri.rpc import Client
 from tests.cluster.preflight import namespace_flags
+from tests.waiting import PATIENCE_SECONDS, listens, wait_for
 
 ROOT = Path(__file__).parents[2]
 SERVICES = pb.DESCRIPTOR.services_by_name
@@ -59,13 +59,9 @@ def works(mode: str) -> bool:
     )
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def eventually(condition: Callable[[], Any]) -> Any:
     """Wait until `condition` is true and return it."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not true within {seconds} s"
-        time.sleep(0.01)
-    return value
+    return wait_for("the condition", condition, PATIENCE_SECONDS, interval=0.01)
 
 
 @dataclass
@@ -166,18 +162,30 @@ def running(mode: str, directory: Path) -> Iterator[Runtime]:
         *("--node-ip", "10.244.1.1"),
         *("--images", str(catalogue)),
     ]
-    with (directory / "runtime.log").open("wb") as log:
+    output = directory / "runtime.log"
+    with output.open("wb") as log:
         process = subprocess.Popen(
             [*unshare(mode), "sh", "-ec", f"{NETWORK}; {STAY}", "sh", *command], cwd=ROOT, stdout=log, stderr=log
         )
     try:
-        eventually(socket.exists, seconds=60)
+        _await_answer(process, socket, output)
         with grpc.insecure_channel(f"unix://{socket}") as channel:
             services = [Client(channel, SERVICES[name]) for name in ("RuntimeService", "ImageService")]
+            services[0].Version(pb.VersionRequest(), timeout=PATIENCE_SECONDS, wait_for_ready=True)
             yield Runtime(directory, mode, process, runtime=services[0], images=services[1])
     finally:
         process.kill()
         process.wait()
+
+
+def _await_answer(process: subprocess.Popen[bytes], socket: Path, output: Path) -> None:
+    """No channel before somebody listens: one that is refused backs off, and its calls fail for as long."""
+
+    def look() -> bool:
+        assert process.poll() is None, f"the runtime ended with {process.returncode}:\n{output.read_text()}"
+        return listens(socket)
+
+    wait_for("the runtime listens", look, PATIENCE_SECONDS, interval=0.01, describe=lambda _: output.read_text())
 
 
 @pytest.fixture(scope="session", params=MODES)

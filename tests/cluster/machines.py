@@ -15,9 +15,9 @@ from typing import Final
 
 from tests.cluster import identities, network, nodes
 from tests.cluster.config import CHECKOUT, ClusterConfig, ClusterPaths
-from tests.cluster.processes import first_child, signal_tree
+from tests.cluster.processes import children_of, first_child, signal_tree
 
-FAULTS: Final = ("kill", "cut", "freeze", "fill-memory", "fill-disk")
+FAULTS: Final = ("kill", "cut", "freeze", "silence", "fill-memory", "fill-disk")
 
 
 class FaultError(ValueError):
@@ -78,7 +78,7 @@ class Machines:
             machine.process = await asyncio.create_subprocess_exec(
                 *command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        machine.init = await asyncio.to_thread(first_child, machine.process.pid, time.monotonic() + 30)
+        machine.init = await asyncio.to_thread(first_child, machine.process.pid, time.monotonic() + 120)
 
     async def break_node(self, name: str, fault: str) -> None:
         """Applies one fault. A second time does nothing."""
@@ -95,6 +95,8 @@ class Machines:
             ip_batch(network.plug_script(machine.index, plugged=False))
         elif fault == "freeze":
             await asyncio.to_thread(signal_tree, self.init_of(name), signal.SIGSTOP)
+        elif fault == "silence":
+            await asyncio.to_thread(self._signal_kubelet, name, signal.SIGSTOP)
         elif fault == "fill-memory":
             self._write_kubelet_configuration(machine.index, memory_is_full=True)
             os.kill(self.init_of(name), signal.SIGHUP)
@@ -119,6 +121,8 @@ class Machines:
             ip_batch(network.plug_script(machine.index, plugged=True))
         if "freeze" in faults and "kill" not in faults:
             await asyncio.to_thread(signal_tree, self.init_of(name), signal.SIGCONT)
+        if "silence" in faults and "kill" not in faults:
+            await asyncio.to_thread(self._signal_kubelet, name, signal.SIGCONT)
         if "fill-memory" in faults:
             self._write_kubelet_configuration(machine.index)
         if "kill" in faults:
@@ -139,6 +143,15 @@ class Machines:
         machine.process = machine.init = None
         name = network.node_name(machine.index)
         ip_batch(f"netns del {name}\nlink del {network.switch_port(machine.index)}", force=True)
+
+    def _signal_kubelet(self, name: str, number: signal.Signals) -> None:
+        """To the kubelet alone: runtime and containers are the node's first process's other children."""
+        children = children_of().get(self.init_of(name), ())
+        kubelets = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "kubelet"]
+        if not kubelets:
+            raise FaultError(f"node {name} runs no kubelet just now; try again")
+        for pid in kubelets:
+            os.kill(pid, number)
 
     def _plug_in(self, index: int) -> None:
         ip_batch(network.uplink_script(index))

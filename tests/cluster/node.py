@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from tests.cluster.nodes import KUBELET_FOLDER, NodeSpec, Program
+from tests.waiting import listens
 
 _RESTART_SECONDS = 1.0
 """Pause before a program that ended is started again, as systemd's RestartSec would have it."""
@@ -76,9 +77,9 @@ class Node:
         process.returncode = 0  # reaped in serve(): the object must not wait for it as well
 
     def _await(self, path: Path) -> None:
-        """Waits for a program's socket. Ever longer, never giving up: a node without a runtime is simply not ready."""
+        """Waits until a program listens. Ever longer, never giving up: a node without a runtime is simply not ready."""
         pause = 0.02
-        while not path.exists():
+        while not listens(path):
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid:
                 self._ended(pid, status)

@@ -29,7 +29,7 @@ HEALTHY_DISK: Final = {
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """One program of a node. `ready` is a path that exists once the next program may start."""
+    """One program of a node. `ready` is the Unix socket it listens on once the next program may start."""
 
     name: str
     argv: tuple[str, ...]

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.request import urlopen
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.workloads import IMAGE, PATIENCE_SECONDS, await_state, pod
+from tests.cluster.workloads import IMAGE, await_state, pod
+from tests.waiting import PATIENCE_SECONDS
 
 _LISTEN = 'while read -r line; do echo "heard $line"; [ "$line" = end ] && exit 0; done'
 _SERVE = ("python", "-m", "http.server", "8080", "--directory", "/tmp")

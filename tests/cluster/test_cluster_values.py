@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.cluster import build, network, preflight, relay
 from tests.cluster.config import CHECKOUT, MAX_NODES, ClusterConfig, ConfigError, cache_root
+from tests.waiting import PATIENCE_SECONDS
 
 
 @given(st.integers(1, MAX_NODES), st.integers(1, MAX_NODES))
@@ -145,14 +146,14 @@ def test_first_process_ends_with_its_lifeline() -> None:
         child = _only_child(process.pid)
         os.close(writing)
         try:
-            assert process.wait(timeout=20) == 128 + signal.SIGTERM
+            assert process.wait(timeout=PATIENCE_SECONDS) == 128 + signal.SIGTERM
         finally:
             os.kill(child, signal.SIGKILL)  # outside a process namespace nobody else ends it
 
 
 def _only_child(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (listed := children.read_text().split()):
         assert time.monotonic() < deadline, "the first process has started no child"
         time.sleep(0.02)

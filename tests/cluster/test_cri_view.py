@@ -100,7 +100,7 @@ http.server.ThreadingHTTPServer(("", 80), http.server.SimpleHTTPRequestHandler).
     address = cri.address(server)
     assert address.startswith("10.244.1.")
     fetch = f"""import urllib.request, time, sys
-for _ in range(100):
+for _ in range(2000):
     try: print(urllib.request.urlopen("http://{address}/").status); sys.exit()
     except OSError: time.sleep(0.05)"""
     other = cri.pod()

@@ -14,6 +14,7 @@ import pytest
 from tests.cluster.cri.rpc import Client, service_handler
 from tests.cluster.gpu import deviceplugin_pb2 as pb
 from tests.cluster.gpu.plugin import DevicePlugin, Endpoint, device_names, unhealthy_devices
+from tests.waiting import PATIENCE_SECONDS
 
 SERVICES = pb.DESCRIPTOR.services_by_name
 
@@ -56,7 +57,7 @@ async def test_registers_again_with_every_kubelet(endpoint: Endpoint) -> None:
     kubelet = Kubelet(endpoint.kubelet_directory)
     for _ in range(2):
         server = await kubelet.start()
-        request = await asyncio.wait_for(kubelet.requests.get(), 20)
+        request = await asyncio.wait_for(kubelet.requests.get(), PATIENCE_SECONDS)
         assert (request.version, request.resource_name) == ("v1beta1", "nvidia.com/gpu")
         assert (endpoint.kubelet_directory / request.endpoint).is_socket()
         await server.stop(grace=None)
@@ -65,13 +66,13 @@ async def test_registers_again_with_every_kubelet(endpoint: Endpoint) -> None:
 async def test_lists_health_and_allocates(endpoint: Endpoint) -> None:
     kubelet = Kubelet(endpoint.kubelet_directory)
     server = await kubelet.start()
-    request = await asyncio.wait_for(kubelet.requests.get(), 20)
+    request = await asyncio.wait_for(kubelet.requests.get(), PATIENCE_SECONDS)
     async with grpc.aio.insecure_channel(f"unix://{endpoint.kubelet_directory / request.endpoint}") as channel:
         plugin = Client(channel, SERVICES["DevicePlugin"])
         stream = plugin.ListAndWatch(pb.Empty())
 
         async def listing() -> dict[str, str]:
-            answer = await asyncio.wait_for(stream.read(), 20)
+            answer = await asyncio.wait_for(stream.read(), PATIENCE_SECONDS)
             return {device.ID: device.health for device in answer.devices}
 
         assert await listing() == dict.fromkeys(("GPU-0", "GPU-1", "GPU-2"), "Healthy")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests import waiting
 from tests.cluster.cluster import Cluster
+from tests.waiting import PATIENCE_SECONDS
 
 IMAGE = "r1-operator:dev"
-PATIENCE_SECONDS = 180
-"""What takes 2 s on a quiet machine took more than 60 with seven busy processes for each core."""
 
 
 def pod(name: str, *command: str, **spec: Any) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def output_of(cluster: Cluster, namespace: str, manifest: dict[str, Any]) -> str
 
 def await_state(cluster: Cluster, thing: str, state: str, namespace: str = "default") -> None:
     """kubectl wait --for=`state`. Raises ClusterError if it does not come."""
-    limit = f"--timeout={PATIENCE_SECONDS}s"
+    limit = f"--timeout={PATIENCE_SECONDS:.0f}s"
     cluster.kubectl("-n", namespace, "wait", thing, f"--for={state}", limit, timeout=PATIENCE_SECONDS + 60)
 
 
@@ -49,16 +48,13 @@ def node_becomes(cluster: Cluster, node: str, ready: str) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.1)
+    waiting.wait_for("the condition", condition, PATIENCE_SECONDS, interval=0.1)
 
 
 def http_status(url: str) -> int:
     """Status of a GET, or 0 where nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=20) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,7 @@ from tests.waiting import wait_for
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Four nodes, room for two replicas of two; the operator installed by Helm."""
-    with Cluster.start(ClusterConfig(name="e2e", nodes=4, gpus_per_node=1), report=print) as started:
+    with Cluster.start(ClusterConfig(name=f"e2e-{os.getpid()}", nodes=4, gpus_per_node=1), report=print) as started:
         install_operator(started)
         yield started
 
@@ -31,7 +32,7 @@ def applied(cluster: Cluster) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def refused_while_starting(applied: Site) -> Answer:
     """What the gateway answered, as soon as it stood, before any replica was ready."""
-    wait_for("a gateway pod", lambda: applied.condition("GatewayReady"), 120, until=lambda c: c.get("status") == "True")
+    wait_for("a gateway pod", lambda: applied.condition("GatewayReady"), 240, until=lambda c: c.get("status") == "True")
     assert applied.status().get("readyReplicas", 0) == 0, "the replica was ready before the gateway"
     return post(f"{applied.gateway()}/v1/chat/completions", chat_body("What is 2 + 2?"))
 

@@ -76,7 +76,7 @@ def _serve(cluster: Cluster, tell: Teller) -> None:
         tell.line(r1.kubectl("get", "r1d"))
         tell.line(r1.kubectl("get", "events", "--field-selector", "involvedObject.kind=R1Deployment"))
         tell.step("kubectl delete: everything of the resource goes with it")
-        r1.kubectl("delete", "r1d", r1.name, "--timeout=120s")
+        r1.kubectl("delete", "r1d", r1.name, "--timeout=240s")
         main_path.wait_for(
             "no pod of the resource", lambda: r1.pods() + r1.pods("gateway"), 120, until=lambda p: not p, describe=len
         )

@@ -51,7 +51,7 @@ class Reply:
 
 def ask(url: str, question: str, model: str = "tiny-r1", key: str = "none") -> Reply:
     """Asks through the OpenAI library, streaming, greedily."""
-    client = OpenAI(base_url=f"{url}/v1", api_key=key, timeout=120, max_retries=0)
+    client = OpenAI(base_url=f"{url}/v1", api_key=key, timeout=300, max_retries=0)
     thought, answer, finish = "", "", ""
     stream = client.chat.completions.create(
         model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=500, stream=True
@@ -70,7 +70,7 @@ def questions() -> list[dict[str, str]]:
     return found
 
 
-def answered(url: str, status: int, seconds: float = 60) -> None:
+def answered(url: str, status: int, seconds: float = 240) -> None:
     """Waits until the gateway answers a question with `status`."""
     wait_for(
         f"HTTP {status} of the gateway",
@@ -105,7 +105,7 @@ def scale_with_load(site: Site, url: str, report: Report = silent) -> Scaled:
         report("light traffic goes on")
         down = _event(site, "ScaledDown")
         report(f"autoscaler: {down}")
-        wait_for("one replica gone", site.pods, 180, until=lambda pods: len(pods) == 2, describe=len)
+        wait_for("one replica gone", site.pods, 300, until=lambda pods: len(pods) == 2, describe=len)
         report("one replica has drained and left")
         during_drain = light.stop()
         _told(report, "while it drained", during_drain)
@@ -118,7 +118,7 @@ def _event(site: Site, reason: str) -> str:
     def newest() -> str:
         return next((event["message"] for event in reversed(site.events()) if event["reason"] == reason), "")
 
-    return wait_for(f"the event {reason}", newest, 180, describe=lambda _: site.status().get("autoscaling"))
+    return wait_for(f"the event {reason}", newest, 300, describe=lambda _: site.status().get("autoscaling"))
 
 
 def _told(report: Report, when: str, load_report: dict[str, Any]) -> None:

@@ -103,12 +103,12 @@ def install_operator(cluster: Cluster) -> str:
     """`helm install` of the chart as a user would; returns what Helm printed."""
     return cluster.helm(
         "install", "r1", str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace", *IMAGES, "--wait",
-        "--timeout", "120s",
+        "--timeout", "240s",
     )  # fmt: skip
 
 
 def uninstall_operator(cluster: Cluster) -> str:
-    return cluster.helm("uninstall", "r1", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s")
+    return cluster.helm("uninstall", "r1", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "240s")
 
 
 @contextmanager

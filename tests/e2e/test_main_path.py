@@ -72,13 +72,13 @@ def test_a_dead_rank_ends_its_streams_leaves_rotation_and_serves_again(ready: Si
     cut = _long_stream(url)
     killed, _ = kill_in_pod(ready, victim["metadata"]["name"], "sglang::scheduler")
     assert killed == 1
-    cut.join(timeout=60)
+    cut.join(timeout=120)
     assert not cut.is_alive(), "the open stream hangs although a rank is dead"
     answered(url, 503)
     again = wait_for(
         "another attempt",
         lambda: [r["name"] for r in ready.status()["replicaStatuses"]],
-        120,
+        240,
         until=lambda names: names and before not in names,
     )
     ready.wait_ready(1, START_SECONDS, print)
@@ -89,14 +89,14 @@ def test_a_dead_rank_ends_its_streams_leaves_rotation_and_serves_again(ready: Si
 
 
 def test_deleting_it_leaves_nothing(ready: Site) -> None:
-    ready.kubectl("delete", "r1d", ready.name, "--timeout=120s")
+    ready.kubectl("delete", "r1d", ready.name, "--timeout=240s")
     kinds = "pods,services,endpointslices,deployments,replicasets,configmaps,secrets"
     wait_for(
         "nothing left",
         lambda: ready.kubectl(
             "get", kinds, "--selector", f"app.kubernetes.io/instance={ready.name}", "--output", "name"
         ),
-        120,
+        240,
         until=lambda left: not left.strip(),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,13 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
+
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -45,7 +41,7 @@ class Gang:
         """Status and decoded JSON of an agent's endpoint; status 0 while it does not answer."""
         return fetch(f"http://{self.address(node)}:{self.ports['agent']}{path}", body)
 
-    def wait_ready(self, seconds: float = 20) -> None:
+    def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         wait_for(lambda: all(self.agent("/ready", node)[0] == 200 for node in range(len(self.processes))), seconds)
 
     def termination(self, node: int) -> dict[str, str]:
@@ -56,7 +52,7 @@ def fetch(url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, _decode(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, _decode(error.read())
@@ -71,7 +67,7 @@ def _decode(data: bytes) -> Any:
         return data.decode()
 
 
-def wait_for(condition: Any, seconds: float = 10) -> None:
+def wait_for(condition: Any, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -17,7 +17,9 @@ import pytest
 from aiohttp import web
 from r1_bench.cli import run
 
-from tests.standin.launch import PROJECT, Gang, fetch, free_port, gang, wait_for
+from tests.ports import free_port
+from tests.standin.launch import PROJECT, Gang, fetch, gang, wait_for
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def misbehaving(handler: Any) -> Iterator[str]:
         app = web.Application()
         app.router.add_get("/v1/models", models)
         app.router.add_post("/v1/chat/completions", handler)
-        runner = web.AppRunner(app, shutdown_timeout=0)
+        runner = web.AppRunner(app, shutdown_timeout=0, handler_cancellation=True)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         ready.set()
@@ -85,7 +87,7 @@ def misbehaving(handler: Any) -> Iterator[str]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    ready.wait(10)
+    assert ready.wait(PATIENCE_SECONDS)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -125,7 +127,7 @@ async def error_event(request: web.Request) -> web.StreamResponse:
 
 async def hang(request: web.Request) -> web.StreamResponse:
     response = await _begin(request, {"content": "b"})
-    await asyncio.sleep(30)
+    await asyncio.sleep(600)
     return response
 
 
@@ -148,7 +150,7 @@ async def babble(request: web.Request) -> web.StreamResponse:
 )
 def test_each_way_to_fail_is_counted_by_its_kind(tmp_path: Path, handler: Any, failure: str) -> None:
     with misbehaving(handler) as url:
-        flags = ("--url", url, "--concurrency", "2", "--requests", "3", "--timeout", "0.5")
+        flags = ("--url", url, "--concurrency", "2", "--requests", "3", "--timeout", "0.5" if handler is hang else "60")
         code, found = bench(*flags, file=tmp_path / "out.json")
     assert code == 1
     ((told, count),) = found["summary"]["failures"].items()
@@ -210,14 +212,14 @@ def test_ctrl_c_reports_what_was_measured(
         text=True,
     ) as process:
         assert process.stderr is not None
-        wait_for(lambda: engine.agent("/status")[1]["inFlight"] == 2, 20)
-        wait_for(lambda: generated(engine) > before + 100, 20)
+        wait_for(lambda: engine.agent("/status")[1]["inFlight"] == 2)
+        wait_for(lambda: generated(engine) > before + 100)
         process.send_signal(signal.SIGINT)
         while "Stopping: 2 requests" not in process.stderr.readline():
             assert process.poll() is None
         for _ in range(interrupts - 1):
             process.send_signal(signal.SIGINT)
-        shown = process.communicate(timeout=20)[0]
+        shown = process.communicate(timeout=PATIENCE_SECONDS)[0]
     summary = json.loads(file.read_text())["summary"]
     assert process.returncode == code
     assert shown_line in shown

@@ -27,7 +27,7 @@ async def test_an_open_loop_starts_everything_while_nothing_is_answered() -> Non
 
     plan = plan_open(arrival_times(1000, "constant", 0), synthetic_prompts(3, None, 0))
     begin = time.perf_counter()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await run_open(plan, send, lambda: time.perf_counter() - begin, Limits(requests=20), progress)
     assert sorted(one.index for one in progress.records) == list(range(20))
     assert progress.in_flight == 0
@@ -46,7 +46,7 @@ async def test_a_closed_loop_keeps_its_concurrency() -> None:
         return record(planned, 0)
 
     plan = islice(plan_closed(synthetic_prompts(3, None, 0)), 1000)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await run_closed(plan, send, lambda: 0.0, Limits(requests=50), progress, concurrency=4)
     assert max(seen) == 4
     assert sorted(one.index for one in progress.records) == list(range(50))
@@ -63,7 +63,7 @@ async def test_a_cancelled_run_keeps_what_ended_and_counts_what_did_not() -> Non
 
     plan = plan_closed(synthetic_prompts(3, None, 0))
     run = asyncio.create_task(run_closed(plan, send, lambda: 0.0, Limits(), progress, concurrency=3))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await two_done.wait()
         while progress.in_flight < 3:
             await asyncio.sleep(0)

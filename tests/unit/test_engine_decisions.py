@@ -281,7 +281,7 @@ def test_a_server_that_lost_its_peer_does_not_win_over_the_peer(words: str) -> N
         ending = Ending(settle)
         for cause in causes:
             ending.set(cause)
-        return await asyncio.wait_for(ending.wait(), 5)
+        return await asyncio.wait_for(ending.wait(), 60)
 
     assert asyncio.run(first_to_last(consequence, first_hand, settle=60)) == first_hand
     assert asyncio.run(first_to_last(first_hand, consequence, settle=60)) == first_hand

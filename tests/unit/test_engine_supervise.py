@@ -57,19 +57,19 @@ class Agent:
         self.connection.sendall(json.dumps(message).encode() + b"\n")
 
     def result(self) -> Ended:
-        self.thread.join(20)
+        self.thread.join(60)
         return self.ended[0]
 
     def close(self) -> None:
         self._lines.close()
         self.connection.close()
         self._listener.close()
-        self.thread.join(20)
+        self.thread.join(60)
 
 
 def gone(pid: int) -> bool:
     """Whether a killed process ends soon: the kernel takes a moment when the machine is busy."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while processes.is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not processes.is_running(pid)

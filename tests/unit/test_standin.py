@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.standin.launch import fetch, gang, wait_for
+from tests.waiting import PATIENCE_SECONDS
 
 FAST = {"R1_STANDIN_START_SECONDS": "0.1", "R1_STANDIN_TOKENS_PER_SECOND": "400"}
 
@@ -46,10 +47,10 @@ def test_a_gang_becomes_ready_answers_and_drains(tmp_path: Path) -> None:
         running.processes[1].terminate()  # any member's SIGTERM drains the whole gang
         wait_for(lambda: running.agent("/status")[1]["stage"] == "Draining")
         assert chat(running.url)[0] == 503
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE_SECONDS)
         assert answers[0][0] == 200
         assert answers[0][1]["choices"][0]["message"]["content"].endswith(" 100")
-        assert [process.wait(timeout=10) for process in running.processes] == [0, 0]
+        assert [process.wait(timeout=PATIENCE_SECONDS) for process in running.processes] == [0, 0]
 
 
 def test_a_stream_separates_thought_and_answer_and_ends_with_usage(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_a_stream_separates_thought_and_answer_and_ends_with_usage(tmp_path: Pat
         request = urllib.request.Request(
             f"{running.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             lines = [line[6:] for line in answer.read().decode().split("\n") if line.startswith("data: ")]
         assert lines[-1] == "[DONE]"
         chunks = [json.loads(line) for line in lines[:-1]]
@@ -83,12 +84,15 @@ def test_load_fills_the_cache_and_queues(tmp_path: Path) -> None:
         def load() -> dict[str, Any]:
             return dict(fetch(f"{running.url}/v1/loads")[1]["loads"][0])
 
-        wait_for(lambda: load()["token_usage"] > 0.25)
-        assert (load()["num_running_reqs"], load()["num_waiting_reqs"]) == (1, 1)
-        assert load()["gen_throughput"] > 0
+        def filled_and_queued() -> bool:  # in one look: a moment later the second may run
+            seen = load()
+            waits = (seen["num_running_reqs"], seen["num_waiting_reqs"]) == (1, 1)
+            return waits and seen["token_usage"] > 0.25 and seen["gen_throughput"] > 0
+
+        wait_for(filled_and_queued)
         assert 'sglang:num_running_reqs{dp_rank="0"' in fetch(f"{running.url}/metrics")[1]
         for thread in threads:
-            thread.join(timeout=30)
+            thread.join(timeout=PATIENCE_SECONDS)
         wait_for(lambda: load()["num_used_tokens"] == 0)
 
 
@@ -104,24 +108,24 @@ def test_a_fault_of_one_node_ends_the_gang(tmp_path: Path, fault: dict[str, Any]
     with gang(tmp_path, nodes=2, env={**FAST, "R1_STANDIN_HANG_SECONDS": "0.2"}) as running:
         running.wait_ready()
         running.agent("/fault", 1, fault)
-        assert running.processes[1].wait(timeout=10) == codes[0]
-        assert running.processes[0].wait(timeout=10) == codes[1]
+        assert running.processes[1].wait(timeout=PATIENCE_SECONDS) == codes[0]
+        assert running.processes[0].wait(timeout=PATIENCE_SECONDS) == codes[1]
         told = running.termination(0)
         assert told["reason"] == "NodeDied"
         assert "node-1" in told["message"]
 
 
 def test_a_frozen_node_is_noticed_by_its_lease(tmp_path: Path) -> None:
-    with gang(tmp_path, nodes=2, env={**FAST, "R1_STANDIN_LEASE_SECONDS": "0.5"}) as running:
+    with gang(tmp_path, nodes=2, env={**FAST, "R1_STANDIN_LEASE_SECONDS": "4"}) as running:
         running.wait_ready()
         running.processes[1].send_signal(signal.SIGSTOP)
-        assert running.processes[0].wait(timeout=10) == 71
+        assert running.processes[0].wait(timeout=PATIENCE_SECONDS) == 71
         assert running.termination(0)["reason"] == "NodeUnreachable"
 
 
 def test_a_wrong_configuration_is_exit_78_with_its_reason(tmp_path: Path) -> None:
     with gang(tmp_path, modelPath="/nowhere") as running:
-        assert running.processes[0].wait(timeout=10) == 78
+        assert running.processes[0].wait(timeout=PATIENCE_SECONDS) == 78
         assert running.termination(0)["reason"] == "WeightsNotFound"
         assert "/nowhere" in running.termination(0)["message"]
 
@@ -129,7 +133,7 @@ def test_a_wrong_configuration_is_exit_78_with_its_reason(tmp_path: Path) -> Non
 def test_a_start_that_never_completes_names_the_missing_node(tmp_path: Path) -> None:
     with gang(tmp_path, nodes=2, env=FAST, startSeconds=1.5) as running:
         running.processes[1].send_signal(signal.SIGSTOP)
-        assert running.processes[0].wait(timeout=10) == 72
+        assert running.processes[0].wait(timeout=PATIENCE_SECONDS) == 72
         assert "node 1" in running.termination(0)["message"]
 
 
@@ -152,6 +156,6 @@ def test_a_stuck_request_is_cut_at_the_end_of_the_drain_time(tmp_path: Path) -> 
         thread, answers = in_background(running.url, "Hello")
         wait_for(lambda: running.agent("/status")[1]["inFlight"] == 1)
         running.processes[0].terminate()
-        assert running.processes[0].wait(timeout=10) == 0
-        thread.join(timeout=10)
+        assert running.processes[0].wait(timeout=PATIENCE_SECONDS) == 0
+        thread.join(timeout=PATIENCE_SECONDS)
         assert answers[0][0] != 200

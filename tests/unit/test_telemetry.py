@@ -21,7 +21,8 @@ from r1_operator.telemetry.logs import configure_logging
 from r1_operator.telemetry.metrics import Figures, Metrics
 from r1_operator.telemetry.server import Heartbeat, health_app, serving
 
-from tests.standin.launch import Gang, free_port, gang
+from tests.ports import free_port
+from tests.standin.launch import Gang, gang
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ _SETPRIV = "/usr/bin/setpriv"
 _SETSID = "/usr/bin/setsid"
 # The programs that a container's first process is before it is the command.
 _LAUNCHERS = frozenset({_BWRAP, _SETPRIV, _SETSID})
-_START_SECONDS = 30
+_START_SECONDS = 120
 _POLL_SECONDS = 0.002
 # The exit code other runtimes give a container whose process could not be started at all.
 START_FAILED = 128

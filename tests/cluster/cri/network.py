@@ -92,4 +92,4 @@ async def connect(config: NetworkConfig, address: str, pid: int) -> None:
 
 async def disconnect(address: str) -> None:
     """Remove the pod's link at once: the kernel tears a dead namespace down in its own time, the name must be free."""
-    await run(["ip", "link", "del", link_name(address)], timeout=10)
+    await run(["ip", "link", "del", link_name(address)], timeout=60)

@@ -135,7 +135,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-async def check(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 10) -> None:
+async def check(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> None:
     """Run a helper program that must succeed.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.cluster.cri.processes import kill_group
 
-_START_SECONDS = 30
+_START_SECONDS = 120
 
 
 class NoStreaming(RuntimeError):
@@ -46,8 +46,7 @@ class StreamingServer:
         Raises:
             NoStreaming: the program is missing, does not start or refuses.
         """
-        await self._ensure()
-        reader, writer = await asyncio.open_unix_connection(str(self.socket))
+        reader, writer = await self._connect()
         try:
             writer.write(json.dumps(request).encode() + b"\n")
             await writer.drain()
@@ -58,17 +57,21 @@ class StreamingServer:
             raise NoStreaming(f"{self.program} refused: {answer.get('error', 'no reason given')}")
         return str(answer["url"])
 
-    async def _ensure(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            return
-        process = self._process = self._spawn()
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Starts the program where it does not run; whoever asks while it starts waits until it listens, too."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = self._spawn()
+        process = self._process
         async with asyncio.timeout(_START_SECONDS):
-            while not self.socket.exists():
-                if process.poll() is not None:
-                    raise NoStreaming(
-                        f"the program {self.program} (--streaming-server) does not run, so exec, attach and "
-                        f"port-forward do not work: see {self.directory / 'streaming.log'}"
-                    )
+            while True:
+                try:
+                    return await asyncio.open_unix_connection(str(self.socket))
+                except OSError:
+                    if process.poll() is not None:
+                        raise NoStreaming(
+                            f"the program {self.program} (--streaming-server) does not run, so exec, attach and "
+                            f"port-forward do not work: see {self.directory / 'streaming.log'}"
+                        ) from None
                 await asyncio.sleep(0.02)
 
     def _spawn(self) -> subprocess.Popen[bytes]:

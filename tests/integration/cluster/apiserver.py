@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import urllib.request
@@ -18,14 +17,10 @@ from typing import Any
 from r1_operator.cluster import Client
 
 from tests.cluster.build import ensure_binaries
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
 
 GROUP_VERSION = "r1operator.dev/v1alpha1"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class ApiServer:
@@ -128,7 +123,7 @@ class ApiServer:
         request = urllib.request.Request(
             f"https://127.0.0.1:{self.port}/readyz", headers={"Authorization": f"Bearer {self._token}"}
         )
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 assert self._server is not None
                 assert self._server.poll() is None, (self.folder / "kube-apiserver.log").read_text()[-2000:]
@@ -142,7 +137,7 @@ class ApiServer:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self._etcd_port}/v3/{method}", data=json.dumps(body).encode(), method="POST"
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))
 
     async def client(self, *, call_seconds: float = 10.0) -> Client:

@@ -12,6 +12,7 @@ from r1_operator.cluster import ApiError, Client
 from r1_operator.cluster.resources import R1_DEPLOYMENTS
 
 from tests.integration.cluster.apiserver import ApiServer, find_programs
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -43,7 +44,7 @@ async def crd(api_server: ApiServer) -> None:
     """The custom resource is served."""
     async with await api_server.client() as client:
         await client.apply(custom_resource_definition())
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 await client.list(R1_DEPLOYMENTS)

@@ -13,6 +13,7 @@ from r1_operator.cluster.resources import CONFIG_MAPS, PODS, SECRETS
 from r1_operator.cluster.trim import trim_pod
 
 from tests.integration.cluster.apiserver import ApiServer
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="session")]
 
@@ -31,14 +32,14 @@ async def running(client: Client, namespace: str) -> AsyncIterator[tuple[Cache, 
     cache.subscribe(changes.append)
     task = asyncio.create_task(cache.run())
     try:
-        await cache.wait_synced(20)
+        await cache.wait_synced(PATIENCE_SECONDS)
         yield cache, changes
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 40) -> None:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
@@ -125,7 +126,7 @@ async def test_two_namespaces_and_no_other(client: Client, namespace: str) -> No
     cache = Cache(client, (Interest(CONFIG_MAPS),), namespaces=[namespace, other])
     task = asyncio.create_task(cache.run())
     try:
-        await cache.wait_synced(20)
+        await cache.wait_synced(PATIENCE_SECONDS)
         for place in (namespace, other, "default"):
             await client.apply(config_map(place, "x"))
         await until(lambda: names(cache).count("x") == 2)

@@ -104,7 +104,7 @@ async def test_write_guard_refuses_writes_and_lets_reads_pass(client: Client, na
 
 
 async def test_frozen_api_server_is_a_timeout_and_a_dead_one_unreachable(api_server: ApiServer, namespace: str) -> None:
-    async with await api_server.client(call_seconds=0.5) as client:
+    async with await api_server.client(call_seconds=5) as client:
         await client.list(CONFIG_MAPS, namespace)
         api_server.freeze()
         try:

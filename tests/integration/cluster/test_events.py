@@ -23,12 +23,12 @@ async def test_repetitions_are_counted_and_variants_bounded(client: Client, name
     try:
         for _ in range(3):
             events.emit(subject, "ScaledUp", "1 to 2 replicas: KV use 83% > 70%")
-            await events.flush(10)
+            await events.flush(60)
             now[0] += 31
         for index in range(50):
             events.emit(subject, "GangFailed", f"variant {index}", type="Warning")
         events.emit({"kind": "Broken"}, "NoMetadata", "is dropped, and said in the log")
-        await events.flush(20)
+        await events.flush(60)
     finally:
         task.cancel()
     found = (await client.list(EVENTS, namespace)).items
@@ -39,18 +39,18 @@ async def test_repetitions_are_counted_and_variants_bounded(client: Client, name
 
 
 async def test_a_dead_api_server_costs_nobody_anything(api_server, namespace: str) -> None:
-    async with await api_server.client(call_seconds=0.3) as client:
+    async with await api_server.client(call_seconds=5) as client:
         events = Events(client, "pod-0")
         task = asyncio.create_task(events.run())
         subject = {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": "p"}}
         api_server.freeze()
         try:
             events.emit(subject, "Lost", "nobody will read this")
-            await events.flush(10)
+            await events.flush(60)
         finally:
             api_server.thaw()
         events.emit(subject, "Found", "and this is read")
-        await events.flush(10)
+        await events.flush(60)
         assert not task.done()
         task.cancel()
         reasons = [event["reason"] for event in (await client.list(EVENTS, namespace)).items]

@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 from r1_operator.telemetry.gateway import SyncResult, Worker, sync_workers
 
-from tests.standin.launch import free_port
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
 
 MODEL = "standin"
 TOKEN = "admin-token"
@@ -121,7 +122,7 @@ def bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+async def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.05)

@@ -18,6 +18,7 @@ import pytest
 
 from tests.integration.gateway.launch import TOKEN, Gateway, bearer, gateway, until
 from tests.standin.launch import Gang, gang
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +241,7 @@ async def test_terminated_gateway_leaves_the_service_first_and_cuts_no_stream(tm
         await until(unready)
         assert (await target.ask()).status == 200, "connections that were on their way are still served"
         assert answer_of(await stream, "content").endswith(" 120")
-        assert await asyncio.wait_for(target.process.wait(), 20) == 0
+        assert await asyncio.wait_for(target.process.wait(), PATIENCE_SECONDS) == 0
 
 
 def _child(pid: int) -> int:
@@ -251,7 +252,7 @@ async def test_router_that_dies_takes_the_gateway_along(tmp_path: Path) -> None:
     async with gateway(tmp_path) as target:
         await target.serve()
         os.kill(_child(target.process.pid), signal.SIGKILL)
-        assert await asyncio.wait_for(target.process.wait(), 20) == 1
+        assert await asyncio.wait_for(target.process.wait(), PATIENCE_SECONDS) == 1
 
 
 @pytest.mark.parametrize(
