@@ -8,10 +8,11 @@ says why it cannot. *Never a part of a gang on GPUs for long*. *No flapping*: on
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from r1_operator.api import names
 from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus
@@ -22,6 +23,102 @@ from tests.simulation.cluster import SimulatedCluster, spec_of
 
 LIMIT = 4
 FITS_ALL, FITS_BIG, FITS_NONE = "1Gi", "100Gi", "999Gi"
+
+
+def a_user_deletes_a_pod(self: Rounds, data: st.DataObject) -> None:
+    if pods := sorted(self.cluster.machines.pods):
+        name = data.draw(st.sampled_from(pods))
+        self.hurt.add(self.identity(name.rsplit("-", 1)[0]))
+        self.cluster.machines.delete(name, data.draw(st.sampled_from([None, 0])), self.cluster.now)
+
+
+def an_engine_dies(self: Rounds, data: st.DataObject) -> None:
+    if gangs := self.cluster.machines.gangs():
+        gang = data.draw(st.sampled_from(gangs))
+        self.hurt.add(self.identity(gang))
+        code, sidecar = data.draw(st.sampled_from([0, 70, 78])), data.draw(st.booleans())
+        members = range(9) if data.draw(st.booleans()) else [0]
+        self.cluster.machines.end(gang, code, self.cluster.now, members, sidecar=sidecar)
+
+
+def some_kubelets_fall_silent(self: Rounds, data: st.DataObject) -> None:
+    if nodes := sorted(self.cluster.machines.nodes):
+        self.cluster.machines.silent |= set(data.draw(st.lists(st.sampled_from(nodes), max_size=3)))
+
+
+def all_kubelets_fall_silent(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.machines.silent |= set(self.cluster.machines.nodes)
+
+
+def a_machine_goes_off(self: Rounds, data: st.DataObject) -> None:
+    if len(self.cluster.machines.off) < 2 and (nodes := sorted(self.cluster.machines.nodes)):
+        name = data.draw(st.sampled_from(nodes))
+        self.cluster.machines.off.add(name)
+        pods = [p for p in self.cluster.machines.pods.values() if p["spec"].get("nodeName") == name]
+        self.hurt |= {self.identity(p["metadata"]["labels"][names.LABEL_GANG]) for p in pods}
+
+
+def a_dead_machine_is_declared(self: Rounds, data: st.DataObject) -> None:
+    for name in sorted(self.cluster.machines.off):
+        if data.draw(st.booleans()):
+            self.cluster.machines.taint_out_of_service(name)
+        else:
+            self.cluster.machines.off.discard(name)
+            self.cluster.machines.nodes.pop(name)
+
+
+def all_probes_fail(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.machines.unready |= set(self.cluster.machines.gangs())
+
+
+def some_probes_fail(self: Rounds, data: st.DataObject) -> None:
+    if gangs := self.cluster.machines.gangs():
+        self.cluster.machines.unready.add(data.draw(st.sampled_from(gangs)))
+
+
+def the_operator_is_cut_off(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.mute_all = True
+
+
+def loads_vanish(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.forgotten_loads = True
+
+
+def the_status_is_lost(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.status = R1DeploymentStatus()
+
+
+def a_quota(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.quota = data.draw(st.sampled_from([0, 3, 6]))
+
+
+def watches_stand_still(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.stale = data.draw(st.sampled_from([60.0, 500.0]))
+
+
+def another_clock(self: Rounds, data: st.DataObject) -> None:
+    self.cluster.skew = data.draw(st.sampled_from([-3600.0, 3600.0]))
+
+
+FAULTS: dict[str, Callable[[Rounds, st.DataObject], None]] = {
+    fault.__name__: fault
+    for fault in (
+        a_user_deletes_a_pod,
+        an_engine_dies,
+        some_kubelets_fall_silent,
+        all_kubelets_fall_silent,
+        a_machine_goes_off,
+        a_dead_machine_is_declared,
+        all_probes_fail,
+        some_probes_fail,
+        the_operator_is_cut_off,
+        loads_vanish,
+        the_status_is_lost,
+        a_quota,
+        watches_stand_still,
+        another_clock,
+    )
+}
 
 
 class Rounds(RuleBasedStateMachine):
@@ -57,9 +154,9 @@ class Rounds(RuleBasedStateMachine):
 
     def _serving(self) -> list[str]:
         """Gangs that serve and that nothing but the operator has touched."""
-        return [g for g in self.cluster.serving() if self._identity(g) not in self.hurt]
+        return [g for g in self.cluster.serving() if self.identity(g) not in self.hurt]
 
-    def _identity(self, gang: str) -> str:
+    def identity(self, gang: str) -> str:
         """Names may come again; uids do not."""
         return str(min(p["metadata"]["uid"] for p in self.cluster.machines.of(gang)))
 
@@ -97,92 +194,44 @@ class Rounds(RuleBasedStateMachine):
         self._availability(before)
 
     # --- people ------------------------------------------------------------------------------------------------------
-    @rule(replicas=st.integers(0, LIMIT))
-    def scale(self, replicas: int) -> None:
-        self.cluster.change(replicas=replicas)
-
-    @rule(env=st.sampled_from("abc"), memory=st.sampled_from([FITS_ALL, FITS_ALL, FITS_BIG, FITS_NONE]))
-    def change_spec(self, env: str, memory: str) -> None:
-        self.cluster.change(env=env, memory=memory)
-
-    @rule(hold=st.booleans())
-    def break_or_mend_spec(self, hold: bool) -> None:
+    @rule(
+        replicas=st.none() | st.integers(0, LIMIT),
+        env=st.none() | st.sampled_from("abc"),
+        memory=st.none() | st.sampled_from([FITS_ALL, FITS_ALL, FITS_BIG, FITS_NONE]),
+        hold=st.sampled_from([False, False, True]),
+        happens=st.lists(st.sampled_from(sorted(FAULTS)), max_size=2),
+        data=st.data(),
+    )
+    def people_want_something(
+        self,
+        replicas: int | None,
+        env: str | None,
+        memory: str | None,
+        hold: bool,
+        happens: list[str],
+        data: st.DataObject,
+    ) -> None:
+        """Another number, another revision, a broken spec; and something goes wrong in the same moment."""
+        wishes = {"replicas": replicas, "env": env, "memory": memory}
+        self.cluster.change(**{field: value for field, value in wishes.items() if value is not None})
         self.cluster.hold = hold
+        self.things_happen(happens, data)
 
-    @precondition(lambda self: self.cluster.machines.pods)
-    @rule(data=st.data(), grace=st.sampled_from([None, 0]))
-    def a_user_deletes_a_pod(self, data: st.DataObject, grace: float | None) -> None:
-        name = data.draw(st.sampled_from(sorted(self.cluster.machines.pods)))
-        self.hurt.add(self._identity(name.rsplit("-", 1)[0]))
-        self.cluster.machines.delete(name, grace, self.cluster.now)
-
-    # --- faults ------------------------------------------------------------------------------------------------------
-    @precondition(lambda self: self.cluster.machines.gangs())
-    @rule(data=st.data(), code=st.sampled_from([0, 70, 78]), all_=st.booleans(), sidecar=st.booleans())
-    def an_engine_dies(self, data: st.DataObject, code: int, all_: bool, sidecar: bool) -> None:
-        gang = data.draw(st.sampled_from(self.cluster.machines.gangs()))
-        self.hurt.add(self._identity(gang))
-        self.cluster.machines.end(gang, code, self.cluster.now, range(9) if all_ else [0], sidecar=sidecar)
-
-    @rule(data=st.data(), all_=st.booleans())
-    def kubelets_fall_silent(self, data: st.DataObject, all_: bool) -> None:
-        names_ = sorted(self.cluster.machines.nodes)
-        self.cluster.machines.silent |= set(names_) if all_ else set(data.draw(st.lists(st.sampled_from(names_))))
+    @rule(happens=st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=3), data=st.data())
+    def things_happen(self, happens: list[str], data: st.DataObject) -> None:
+        """Several at once, as in the worlds that no test has ever been in."""
+        for name in happens:
+            FAULTS[name](self, data)
 
     @rule()
-    def kubelets_return(self) -> None:
-        self.cluster.machines.silent.clear()
-
-    @precondition(lambda self: len(self.cluster.machines.off) < 2)
-    @rule(data=st.data())
-    def a_machine_goes_off(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.cluster.machines.nodes)))
-        self.cluster.machines.off.add(name)
-        pods = [p for p in self.cluster.machines.pods.values() if p["spec"].get("nodeName") == name]
-        self.hurt |= {self._identity(p["metadata"]["labels"][names.LABEL_GANG]) for p in pods}
-
-    @precondition(lambda self: self.cluster.machines.off)
-    @rule(taint=st.booleans())
-    def the_dead_machine_is_declared(self, taint: bool) -> None:
-        name = min(self.cluster.machines.off)
-        if taint:
-            self.cluster.machines.taint_out_of_service(name)
-        else:
-            self.cluster.machines.off.discard(name)
-            self.cluster.machines.nodes.pop(name)
-
-    @precondition(lambda self: self.cluster.machines.gangs())
-    @rule(data=st.data())
-    def probes_fail(self, data: st.DataObject) -> None:
-        self.cluster.machines.unready |= set(data.draw(st.lists(st.sampled_from(self.cluster.machines.gangs()))))
-
-    @rule()
-    def probes_recover(self) -> None:
-        self.cluster.machines.unready.clear()
-
-    @rule(mute=st.booleans())
-    def the_operator_is_cut_off_or_back(self, mute: bool) -> None:
-        self.cluster.mute_all = mute
-
-    @rule(forgotten=st.booleans())
-    def loads_vanish_or_return(self, forgotten: bool) -> None:
-        self.cluster.forgotten_loads = forgotten
-
-    @rule()
-    def the_status_is_lost(self) -> None:
-        self.cluster.status = R1DeploymentStatus()
-
-    @rule(quota=st.sampled_from([None, 0, 3, 6]))
-    def a_quota(self, quota: int | None) -> None:
-        self.cluster.quota = quota
-
-    @rule(stale=st.sampled_from([0.0, 0.0, 60.0, 500.0]))
-    def watches_stand_still(self, stale: float) -> None:
-        self.cluster.stale = stale
-
-    @rule(skew=st.sampled_from([0.0, -3600.0, 3600.0]))
-    def another_leader_with_another_clock(self, skew: float) -> None:
-        self.cluster.skew = skew
+    def most_is_mended(self) -> None:
+        """Kubelets, probes, the way to the engines, quota, watches and clock are well again; what died is dead."""
+        machines = self.cluster.machines
+        machines.silent.clear()
+        machines.unready.clear()
+        self.cluster.mute_all = self.cluster.forgotten_loads = self.cluster.hold = False
+        self.cluster.quota, self.cluster.stale, self.cluster.skew = None, 0.0, 0.0
+        self.cluster.advance(1.0)
 
     # --- always ------------------------------------------------------------------------------------------------------
     @invariant()
@@ -242,4 +291,4 @@ class Rounds(RuleBasedStateMachine):
 
 
 TestRounds = Rounds.TestCase
-TestRounds.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
+TestRounds.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
