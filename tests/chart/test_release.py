@@ -30,7 +30,8 @@ NEEDED = {
     "secrets": "get list watch create patch",
     "deployments.apps": "get list watch create patch",
     "persistentvolumeclaims": "get list watch",
-    "events": "create patch",
+    "poddisruptionbudgets.policy": "get list watch create patch",
+    "events": "get list create patch",
 }
 FORBIDDEN = {
     "r1deployments.r1operator.dev": "create update patch delete deletecollection",
@@ -44,6 +45,8 @@ FORBIDDEN = {
     "deployments.apps": "update delete",
     "statefulsets.apps": "get create",
     "persistentvolumeclaims": "create patch delete",
+    "poddisruptionbudgets.policy": "update delete",
+    "events": "update delete",
     "serviceaccounts/token": "create",
     "roles.rbac.authorization.k8s.io": "get create bind escalate",
     "leases.coordination.k8s.io": "get create update",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 
 import pytest
-from r1_operator.cluster import ApiError, Lease, resource_of
+from r1_operator.cluster import ApiError, Events, Lease, resource_of
 from r1_operator.cluster.errors import error_from_answer
 from r1_operator.cluster.resources import KNOWN, NODES, PODS, R1_DEPLOYMENTS
 from r1_operator.cluster.trim import trim_node, trim_pod
@@ -74,6 +76,45 @@ def test_our_own_pod_stays_whole() -> None:
     assert trimmed["status"] == pod["status"]
     assert "managedFields" not in trimmed["metadata"]
     assert "command" not in trim_pod({**pod, "metadata": {"name": "p"}})["spec"]["containers"][0]
+
+
+def test_a_strangers_pod_keeps_its_owners() -> None:
+    """By them alone a pod that carries a label of ours is told from one of ours."""
+    owner = {"kind": "ReplicaSet", "name": "x", "uid": "u", "apiVersion": "apps/v1", "controller": True}
+    kept = trim_pod({"metadata": {"name": "p", "ownerReferences": [owner], "annotations": {"a": "b"}}})
+    assert kept["metadata"] == {"name": "p", "ownerReferences": [owner]}
+
+
+class Board:
+    """Stands in for the client: the events that were made."""
+
+    def __init__(self) -> None:
+        self.made: list[dict] = []
+
+    async def create(self, event: dict) -> dict:
+        self.made.append(event)
+        return event
+
+
+async def test_a_fleet_that_becomes_ready_is_told_whole_and_one_replica_cannot_flood() -> None:
+    board, now = Board(), [0.0]
+    events = Events(board, "pod-0", clock=lambda: now[0])  # type: ignore[arg-type]
+    task = asyncio.create_task(events.run())
+    subject = {"apiVersion": "v1", "kind": "R1Deployment", "metadata": {"namespace": "ns", "name": "r1", "uid": "u"}}
+    for replica in range(400):
+        events.emit(subject, "ReplicaReady", f"r1-{replica}-0 on n{replica} serves")
+    for attempt in range(100):
+        events.emit(subject, "GangFailed", f"r1-7-{attempt}: exit code 1", type="Warning")
+        events.emit(subject, "GangFailed", f"{attempt} of 400 pods", type="Warning")
+    await events.flush(30)
+    told = Counter(event["reason"] for event in board.made)
+    assert told == {"ReplicaReady": 400, "GangFailed": 20 + 20}
+    now[0] += 601
+    events.emit(subject, "GangFailed", "r1-7-100: exit code 1", type="Warning")
+    await events.flush(30)
+    assert len(board.made) == 441, "after a while it is news again"
+    assert len(events._seen) == len(events._variants) == 1
+    task.cancel()
 
 
 def test_lease_times_that_allow_two_leaders_are_refused() -> None:

@@ -21,10 +21,13 @@ owner references, so it deletes only what has to leave earlier. create and patch
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [get, list, create, patch] # get, list: why a pod of ours hangs, FailedMount say, stands nowhere else
 {{- end -}}

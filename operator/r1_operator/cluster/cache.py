@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -12,11 +11,13 @@ from typing import Any
 
 from r1_operator.api import names
 from r1_operator.cluster.client import Client
+from r1_operator.cluster.clock import boot_seconds
 from r1_operator.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     R1_DEPLOYMENTS,
     SECRETS,
@@ -26,8 +27,9 @@ from r1_operator.cluster.resources import (
     key_of,
     resource_of,
 )
+from r1_operator.cluster.store import Change
 from r1_operator.cluster.trim import Trim, trim_bookkeeping, trim_node, trim_pod
-from r1_operator.cluster.watch import Change, Informer
+from r1_operator.cluster.watch import Informer
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ INTERESTS = (
     Interest(CONFIG_MAPS, _OURS),
     Interest(SECRETS, _OURS),
     Interest(DEPLOYMENTS, _OURS),
+    Interest(POD_DISRUPTION_BUDGETS, _OURS),
 )
 
 
@@ -110,9 +113,14 @@ class Cache:
             missing = sorted({each.resource.plural for each in self._all() if not each.synced.is_set()})
             raise TimeoutError(f"not listed in {timeout:g} s: {', '.join(missing)}") from None
 
-    def age_seconds(self) -> float:
-        """Seconds since the API server last spoke of the kind heard of least recently (bookmarks: every minute)."""
-        return time.monotonic() - min(informer.last_contact for informer in self._all())
+    def age_seconds(self, resource: Resource | None = None) -> float:
+        """Seconds since the API server last spoke of a kind, in the namespace heard of least recently; None: any kind.
+
+        A bookmark comes once a minute even where nothing happens, so up to about 75 s say nothing. Infinite before the
+        first list.
+        """
+        informers = self._all() if resource is None else self._informers_of(resource)
+        return boot_seconds() - min(informer.last_contact for informer in informers)
 
     def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject | None:
         """One object, or None."""

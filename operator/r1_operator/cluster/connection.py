@@ -19,27 +19,37 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
-# A peer that is gone without a FIN (node lost, network cut) is noticed after 15 + 3·5 s of silence, as client-go's
-# HTTP/2 pings do after 30 + 15 s. Linux would wait two hours.
+# A peer that is gone without a FIN (node lost, network cut) is noticed after 15 + 5 s of silence: the probes obey the
+# time-out below as well. client-go's HTTP/2 pings need 30 + 15 s, Linux by itself two hours.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-_UNACKNOWLEDGED_MILLISECONDS = 30_000
+# How long a request may be on its way: half of it until a connection stands, half until the other side has acknowledged
+# all. Then the kernel takes it back; by itself it would go on for a quarter of an hour, even after this process is
+# gone, and a write must not arrive when somebody else leads.
+DELIVERY_SECONDS = 4.0
 
 
-def _keepalive_socket(address: Any) -> socket.socket:
+def _keepalive_socket(address: Any, delivery_seconds: float) -> socket.socket:
     family, kind, protocol, _, _ = address
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MILLISECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(delivery_seconds / 2 * 1000))
     return sock
 
 
 class _Transport(RESTClientObject):  # type: ignore[misc]
     """The library's pool, without its limit of 100 connections, which watches would eat up, and with keep-alive."""
 
+    def __init__(self, configuration: Configuration, delivery_seconds: float) -> None:
+        super().__init__(configuration)
+        self._delivery_seconds = delivery_seconds
+
     def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=_keepalive_socket)
+        def make(address: Any) -> socket.socket:
+            return _keepalive_socket(address, self._delivery_seconds)
+
+        return aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=make)
 
 
 async def load_configuration(kubeconfig: str | None = None) -> Configuration:
@@ -69,14 +79,22 @@ def _any_file(paths: str) -> bool:
 class Connection:
     """One pool of connections to one API server, with the credentials of the moment."""
 
-    def __init__(self, configuration: Configuration, kubeconfig: str | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        kubeconfig: str | None = None,
+        *,
+        delivery_seconds: float = DELIVERY_SECONDS,
+    ) -> None:
+        self.delivery_seconds = delivery_seconds
+        """A request that has not arrived this long after it was sent does not arrive any more."""
         self._configuration = configuration
         self._kubeconfig = kubeconfig
-        self._transport = _Transport(configuration)
+        self._transport = _Transport(configuration, delivery_seconds)
 
     @classmethod
-    async def open(cls, kubeconfig: str | None = None) -> Connection:
-        return cls(await load_configuration(kubeconfig), kubeconfig)
+    async def open(cls, kubeconfig: str | None = None, *, delivery_seconds: float = DELIVERY_SECONDS) -> Connection:
+        return cls(await load_configuration(kubeconfig), kubeconfig, delivery_seconds=delivery_seconds)
 
     @property
     def server(self) -> str:
@@ -108,7 +126,7 @@ class Connection:
     async def reload(self) -> None:
         """Read the credentials again: a projected token rotates, a plugin's token or a client certificate expires."""
         old, configuration = self._transport, await load_configuration(self._kubeconfig)
-        self._configuration, self._transport = configuration, _Transport(configuration)
+        self._configuration, self._transport = configuration, _Transport(configuration, self.delivery_seconds)
         await old.close()
 
     async def close(self) -> None:

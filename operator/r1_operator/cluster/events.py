@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,15 +29,19 @@ _QUEUE = 1000  # more than that at once says nothing to anybody
 _REMEMBERED = 2000  # events kept in mind for counting
 _FORGET_SECONDS = 600.0  # a repetition after this long is a new event (client-go's correlator: 10 min)
 _RECOUNT_SECONDS = 30.0  # a repeated event's count is written at most this often
-_VARIANTS = 20  # different messages of one reason on one object within _FORGET_SECONDS; further ones are dropped
+# Different messages of one reason about one thing within _FORGET_SECONDS; further ones are dropped. A replica is a
+# thing of its own: those of a fleet that becomes ready together are no noise.
+_VARIANTS = 20
 _MESSAGE_BYTES = 1024  # the API server's limit
 
 EventType = Literal["Normal", "Warning"]
+_Group = tuple[str, str, str, str]  # uid, type, reason, replica
 
 
 @dataclass(slots=True)
 class _Seen:
     name: str
+    group: _Group
     first: datetime
     count: int
     at: float
@@ -49,7 +54,8 @@ class Events:
     def __init__(self, client: Client, identity: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._identity, self._clock = client, identity, clock
         self._queue: asyncio.Queue[tuple[dict[str, Any], str, EventType, str]] = asyncio.Queue(_QUEUE)
-        self._seen: OrderedDict[tuple[str, str, str, str], _Seen] = OrderedDict()
+        self._seen: OrderedDict[tuple[_Group, str], _Seen] = OrderedDict()
+        self._variants: Counter[_Group] = Counter()
 
     def emit(self, regarding: JsonObject, reason: str, message: str, *, type: EventType = "Normal") -> None:
         """Note that something happened to an object. Never raises, never waits; drops events nobody could read."""
@@ -90,18 +96,19 @@ class Events:
 
     async def _write(self, reference: dict[str, Any], reason: str, type: EventType, message: str) -> None:
         self._forget()
-        key = (str(reference.get("uid") or reference["name"]), type, reason, message)
+        group = (str(reference.get("uid") or reference["name"]), type, reason, _replica(reference["name"], message))
         now = datetime.now(UTC)
-        seen = self._seen.get(key)
+        seen = self._seen.get((group, message))
         if seen is not None:
             await self._count_up(seen, reference, now)
             return
-        if sum(each[:3] == key[:3] for each in self._seen) >= _VARIANTS:
-            log.info("event dropped, %d of reason %s within %g s", _VARIANTS, reason, _FORGET_SECONDS)
+        if self._variants[group] >= _VARIANTS:
+            log.info("event dropped, %d of reason %s within %g s: %s", _VARIANTS, reason, _FORGET_SECONDS, message)
             return
         name = f"{reference['name']}.{uuid.uuid4().hex[:16]}"
         await self._client.create(self._event(name, reference, reason, type, message, now))
-        self._seen[key] = _Seen(name, now, 1, self._clock(), self._clock())
+        self._seen[group, message] = _Seen(name, group, now, 1, self._clock(), self._clock())
+        self._variants[group] += 1
 
     async def _count_up(self, seen: _Seen, reference: dict[str, Any], now: datetime) -> None:
         seen.count += 1
@@ -116,9 +123,15 @@ class Events:
     def _forget(self) -> None:
         now = self._clock()
         for key in [key for key, seen in self._seen.items() if now - seen.at > _FORGET_SECONDS]:
-            del self._seen[key]
+            self._drop(key)
         while len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
+            self._drop(next(iter(self._seen)))
+
+    def _drop(self, key: tuple[_Group, str]) -> None:
+        group = self._seen.pop(key).group
+        self._variants[group] -= 1
+        if not self._variants[group]:
+            del self._variants[group]
 
     def _event(
         self, name: str, reference: dict[str, Any], reason: str, type: EventType, message: str, now: datetime
@@ -139,6 +152,12 @@ class Events:
             "lastTimestamp": _seconds(now),
             "count": 1,
         }
+
+
+def _replica(name: str, message: str) -> str:
+    """The replica that a message is about: `r1-3` of "r1-3-0 on n1, n2 serves". Empty: about all of the object."""
+    found = re.match(rf"{re.escape(name)}-\d+\b", message)
+    return found[0] if found else ""
 
 
 def _seconds(moment: datetime) -> str:

@@ -1,26 +1,34 @@
 """Leader election by a Lease: at most one operator acts.
 
-What keeps two from acting at once: time is measured by the monotonic clock of each process, from the moment a renewal
-was *sent*; a leader gives up `deadline_seconds` after the last renewal that succeeded; a follower takes over
-`lease_seconds` after it *saw* the last change; every call has a time-out of its own, shorter than the deadline; and
-`Client.write_guard = lease.held` refuses writes at the moment they are made, in case the process was frozen meanwhile.
+What keeps two from acting at once: time is measured by each process's own clock since boot, which counts while a
+machine is suspended, too, from the moment a renewal was *sent*; a leader gives up `deadline_seconds` after the last
+renewal that succeeded; a follower takes over `lease_seconds` after it *saw* the last change, even if the Lease object
+is deleted meanwhile; every call has a time-out of its own, shorter than the deadline; `Client.fence_writes` bounds each
+write by `write_seconds`; a lease is let go only when no write can take effect any more; and a process that was frozen
+for longer than its lease is ended by the kernel before it does anything (`deadman`).
+
+Each term has a number, the `epoch` (`leaseTransitions`): who is told of it can refuse what an earlier leader says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from r1_operator.cluster.client import Client
+from r1_operator.cluster.clock import boot_seconds
 from r1_operator.cluster.errors import ApiError
 from r1_operator.cluster.resources import LEASES
 
 log = logging.getLogger(__name__)
+
+_DRIFT = 0.2  # of the time between a leader's end and a successor's start, kept free: clocks do not run alike
+_LAST_EPOCH = 2**31 - 1  # what the field of the API holds
 
 
 class LeaseLost(Exception):
@@ -28,7 +36,11 @@ class LeaseLost(Exception):
 
 
 class Lease:
-    """One candidate. `identity` is unique per pod (its name): a restarted container takes its lease back at once."""
+    """One candidate. `identity` is unique per pod (its name): a restarted container takes its lease back at once.
+
+    `on_term` is told at each renewal in how many seconds nothing of this process may happen any more, and 0 when it
+    has ended its work in order (`deadman.end_process_in`).
+    """
 
     def __init__(
         self,
@@ -41,7 +53,8 @@ class Lease:
         deadline_seconds: float = 10.0,
         retry_seconds: float = 2.0,
         call_seconds: float = 3.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_seconds,
+        on_term: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         if not call_seconds < deadline_seconds < lease_seconds:
             raise ValueError(
@@ -51,26 +64,58 @@ class Lease:
         self._client, self._namespace, self._name = client, namespace, name
         self._lease_seconds, self._deadline_seconds = lease_seconds, deadline_seconds
         self._retry_seconds, self._call_seconds = retry_seconds, call_seconds
-        self._clock = clock
+        self._clock, self._on_term = clock, on_term
         self._held_until = float("-inf")
         self._current: dict[str, Any] | None = None  # the Lease object as last read or written
-        self._seen: tuple[object, float] = (None, float("-inf"))  # its version, and when we first saw that
+        self._seen: object = None  # its version
+        self._others_until = float("-inf")  # before then somebody else may lead
+        self._leads = False  # from taking the lease until its loss or release
+        self._epoch = 0
+        self._least = 0  # the epoch that `advance` asks for
+        self._highest = -1  # of all epochs seen
+        self._turn = asyncio.Lock()
 
     def held(self) -> bool:
         """True while this process may act."""
         return self._clock() < self._held_until
+
+    def write_seconds(self) -> float:
+        """How long a write sent now may take: until a little before a successor may act. 0 when not held."""
+        left = self._held_until - self._clock()
+        return left + (1 - _DRIFT) * (self._lease_seconds - self._deadline_seconds) if left > 0 else 0.0
 
     @property
     def holder(self) -> str | None:
         """Who leads, as far as this process knows."""
         return _spec(self._current).get("holderIdentity") or None
 
+    @property
+    def epoch(self) -> int:
+        """The number of this process's term: higher than that of any earlier leader by the same Lease object."""
+        return self._epoch
+
+    async def advance(self, at_least: int) -> int:
+        """Raise the epoch above `at_least`, which somebody heard from a leader by an earlier Lease object. → the epoch.
+
+        Only the holder can. When the API server cannot be asked the epoch stays as it is, and a later renewal raises
+        it. Raises LeaseLost when the lease is not held any more.
+        """
+        if at_least >= _LAST_EPOCH:
+            log.error("lease %s: epoch %d is no epoch, ignored", self._name, at_least)
+        elif at_least >= self._epoch:
+            self._least = max(self._least, at_least + 1)
+            if self.held():
+                await self._attempt()
+            if not self.held():
+                raise LeaseLost(f"{self.holder} holds it")
+        return self._epoch
+
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Wait for the lease, run `work` while it is held, release it at the end.
 
         Returns when `work` returns, raises what it raises. When the lease is lost, cancels `work`, waits for it to end
         (for at most the time in which nobody else can lead) and raises LeaseLost. When cancelled, ends `work` first and
-        releases the lease last, so that the next leader need not wait.
+        releases the lease last, so that the next leader need not wait, unless a write might still take effect.
         """
         await self._acquire()
         log.info("lease %s/%s: %s leads", self._namespace, self._name, self.identity)
@@ -83,6 +128,9 @@ class Lease:
             if self.held():
                 await self._release()
             self._held_until = float("-inf")
+            self._leads = False
+            if task.done():
+                self._on_term(0.0)
 
     async def _acquire(self) -> None:
         while not await self._attempt():
@@ -95,7 +143,7 @@ class Lease:
             if task.done():
                 return
             renewed = await self._attempt()
-            if not renewed and not self._leading():
+            if not renewed and self._taken_over():
                 raise LeaseLost(f"{self.holder} holds it")
             if not self.held():
                 raise LeaseLost(f"not renewed for {self._deadline_seconds:g} s: the API server did not answer in time")
@@ -118,25 +166,27 @@ class Lease:
         remaining = self._held_until - sent
         budget = min(self._call_seconds, remaining) if remaining > 0 else self._call_seconds
         try:
-            async with asyncio.timeout(budget):
+            async with asyncio.timeout(budget), self._turn:
                 written = await self._write_if_free()
         except (ApiError, TimeoutError) as error:
             log.warning("lease %s/%s: %s", self._namespace, self._name, error or "timed out")
             return False
         if written:
             self._held_until = sent + self._deadline_seconds
-        elif not self._leading():
+            self._on_term(self.write_seconds())
+        elif self._taken_over():
             self._held_until = float("-inf")
         return written
 
     async def _write_if_free(self) -> bool:
         for _ in range(2):
-            if self._current is None or not self._leading():
+            if self._current is None or not self._ours():
                 await self._read()
             if not self._free():
                 return False
             try:
                 self._note(await self._write(self._next()))
+                self._epoch, self._leads = _epoch(self._current), True
                 return True
             except ApiError as error:
                 # Somebody was faster, or an earlier write of ours did arrive although its answer did not: look again.
@@ -145,26 +195,30 @@ class Lease:
                 self._current = None
         return False
 
-    def _leading(self) -> bool:
-        return self.holder == self.identity
+    def _ours(self) -> bool:
+        """Whether the Lease as last seen is this process's: in its term, or by an earlier process of its identity."""
+        newer = self._leads and _epoch(self._current) > max(self._epoch, self._least)
+        return self.holder == self.identity and not newer
+
+    def _taken_over(self) -> bool:
+        return self._current is not None and not self._ours()
 
     def _free(self) -> bool:
-        if self._current is None or self.holder is None or self._leading():
-            return True
-        duration = float(_spec(self._current).get("leaseDurationSeconds") or self._lease_seconds)
-        return self._clock() >= self._seen[1] + duration
+        if self._leads:  # whoever led in between, and be it for a moment, ended this term
+            return not self._taken_over()
+        return self._clock() >= self._others_until
 
     def _next(self) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # for people; nobody decides by it
         spec = {
             **_spec(self._current),
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": round(self._lease_seconds),
+            "leaseDurationSeconds": math.ceil(self._lease_seconds),
+            "leaseTransitions": max(self._epoch if self._leads else self._highest + 1, self._least),
             "renewTime": now,
         }
-        if not self._leading():
+        if not self._leads:
             spec["acquireTime"] = now
-            spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + (self._current is not None)
         return spec
 
     async def _read(self) -> None:
@@ -185,19 +239,41 @@ class Lease:
 
     def _note(self, lease: dict[str, Any]) -> None:
         self._current = lease
+        self._highest = max(self._highest, _epoch(lease))
         version = (lease["metadata"]["uid"], lease["metadata"]["resourceVersion"])
-        if version != self._seen[0]:
-            self._seen = (version, self._clock())
+        if version != self._seen:
+            self._seen = version
+            duration = float(_spec(lease).get("leaseDurationSeconds") or self._lease_seconds)
+            others = self.holder not in (None, self.identity)
+            self._others_until = self._clock() + duration if others else float("-inf")
 
     async def _release(self) -> None:
-        self._held_until = float("-inf")
-        spec = {**_spec(self._current), "holderIdentity": "", "leaseDurationSeconds": 1}
+        self._held_until = float("-inf")  # no write starts any more
+        if not await self._client.settle(self._call_seconds):
+            log.warning("lease %s/%s: left to expire: a write may still be under way", self._namespace, self._name)
+            return
         try:
-            async with asyncio.timeout(self._call_seconds):
-                await self._write(spec)
+            async with asyncio.timeout(self._call_seconds), self._turn:
+                await self._let_go()
         except (ApiError, TimeoutError) as error:
             log.warning("lease %s/%s: not released: %s", self._namespace, self._name, error)
+
+    async def _let_go(self) -> None:
+        for _ in range(2):
+            if self._current is None or not self._ours():
+                return
+            try:
+                await self._write({**_spec(self._current), "holderIdentity": "", "leaseDurationSeconds": 1})
+                return
+            except ApiError as error:
+                if not error.conflict:
+                    raise
+                await self._read()  # a renewal that was cut off did arrive
 
 
 def _spec(lease: dict[str, Any] | None) -> dict[str, Any]:
     return dict((lease or {}).get("spec") or {})
+
+
+def _epoch(lease: dict[str, Any] | None) -> int:
+    return int(_spec(lease).get("leaseTransitions") or 0)

@@ -13,6 +13,16 @@ from r1_operator.api import names
 
 Trim = Callable[[dict[str, Any]], dict[str, Any]]
 
+_METADATA = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "labels",
+    "ownerReferences",
+    "creationTimestamp",
+    "deletionTimestamp",
+)
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -26,7 +36,10 @@ def trim_bookkeeping(obj: dict[str, Any]) -> dict[str, Any]:
 
 
 def trim_pod(obj: dict[str, Any]) -> dict[str, Any]:
-    """Our pods whole; of others' name, labels, node, resource requests and phase."""
+    """Our pods whole; of others' name, labels, owners, node, resource requests and phase.
+
+    Owners: a pod that merely carries a label of ours is told from one that is ours by its owner alone.
+    """
     if (obj["metadata"].get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY:
         return trim_bookkeeping(obj)
     spec = obj.get("spec") or {}
@@ -58,8 +71,7 @@ def trim_node(obj: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metadata(obj: Mapping[str, Any]) -> dict[str, Any]:
-    fields = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp", "deletionTimestamp")
-    return _only(obj["metadata"], fields)
+    return _only(obj["metadata"], _METADATA)
 
 
 def _only(mapping: Mapping[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

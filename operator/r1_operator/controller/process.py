@@ -9,6 +9,7 @@ import signal
 
 from ..api.names import LEASE_NAME
 from ..cluster import ApiError, Cache, Client, Events, Lease, LeaseLost
+from ..cluster.deadman import end_process_in
 from ..telemetry.http import open_session
 from ..telemetry.logs import configure_logging
 from ..telemetry.metrics import Metrics
@@ -51,8 +52,8 @@ async def _serve(options: Options) -> None:
     metrics = Metrics()
     client = await Client.connect(options.kubeconfig, observe=metrics.observe_api_call)
     async with client, open_session() as session:
-        lease = Lease(client, options.lease_namespace, LEASE_NAME, options.identity)
-        client.write_guard = lease.held
+        lease = Lease(client, options.lease_namespace, LEASE_NAME, options.identity, on_term=end_process_in)
+        client.fence_writes(lease.write_seconds)
         cache = Cache(client, namespaces=options.namespaces)
         events = Events(client, options.identity)
         operator = Operator(

@@ -99,6 +99,15 @@ class ApiServer:
         assert self._server is not None
         self._server.send_signal(signal.SIGCONT)
 
+    def freeze_etcd(self) -> None:
+        """The API server answers, but cannot store or read anything."""
+        assert self._etcd is not None
+        self._etcd.send_signal(signal.SIGSTOP)
+
+    def thaw_etcd(self) -> None:
+        assert self._etcd is not None
+        self._etcd.send_signal(signal.SIGCONT)
+
     def compact(self) -> None:
         """Make etcd forget all history up to now, so that no watch can be resumed from before."""
         key = base64.b64encode(b"/").decode()

@@ -120,6 +120,22 @@ async def test_lists_again_when_history_is_gone(api_server: ApiServer, client: C
         ]
 
 
+async def test_knows_how_old_its_knowledge_of_a_kind_is(api_server: ApiServer, client: Client, namespace: str) -> None:
+    assert Cache(client, INTERESTS).age_seconds() == float("inf")
+    async with running(client, namespace) as (cache, _):
+        api_server.freeze()
+        try:
+            await until(lambda: min(cache.age_seconds(CONFIG_MAPS), cache.age_seconds(PODS)) > 0.5)
+        finally:
+            api_server.thaw()
+        await client.apply(config_map(namespace, "news"))
+        await until(lambda: cache.age_seconds(CONFIG_MAPS) < 0.5)
+        assert cache.age_seconds() == pytest.approx(cache.age_seconds(PODS), abs=0.1)
+        assert cache.age_seconds() > 0.5, "of the kind heard of least recently"
+        with pytest.raises(KeyError, match="not watched"):
+            cache.age_seconds(SECRETS)
+
+
 async def test_two_namespaces_and_no_other(client: Client, namespace: str) -> None:
     other = f"{namespace}-2"
     await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
-from r1_operator.cluster import ApiError, Client
+from r1_operator.cluster import ApiError, Client, gone
 from r1_operator.cluster.resources import CONFIG_MAPS, R1_DEPLOYMENTS
 
 from tests.integration.cluster.apiserver import ApiServer
@@ -95,12 +96,71 @@ async def test_list_reads_all_pages(client: Client, namespace: str, monkeypatch:
     assert {item["kind"] for item in listing.items} == {"ConfigMap"}
 
 
-async def test_write_guard_refuses_writes_and_lets_reads_pass(client: Client, namespace: str) -> None:
-    client.write_guard = lambda: False
+async def test_without_the_lease_writes_are_refused_and_reads_pass(client: Client, namespace: str) -> None:
+    client.fence_writes(lambda: 0.0)
     with pytest.raises(ApiError) as raised:
         await client.create(config_map(namespace))
     assert raised.value.reason == "NotLeader"
     assert (await client.list(CONFIG_MAPS, namespace)).items == ()
+
+
+async def test_a_fenced_write_tells_the_api_server_how_long_it_has(
+    api_server: ApiServer, client: Client, namespace: str
+) -> None:
+    left = [10.0]
+    client.fence_writes(lambda: left[0])
+    made = await client.create(config_map(namespace))
+    patched = await client.patch_merge(CONFIG_MAPS, namespace, "a", {"data": {"x": "1"}})
+    applied = await client.apply(config_map(namespace, y="1"))
+    assert applied["data"] == {"x": "1", "y": "1"}
+    assert made["metadata"]["uid"] == patched["metadata"]["uid"]
+    api_server.freeze_etcd()
+    try:
+        left[0] = 4.5  # of which half a second is the server's
+        started = time.monotonic()
+        with pytest.raises(ApiError) as raised:
+            await client.patch_merge(CONFIG_MAPS, namespace, "a", {"data": {"x": "2"}})
+        assert raised.value.status == 504, "the server gave up by itself, before the client did"
+        assert time.monotonic() - started < 4
+    finally:
+        api_server.thaw_etcd()
+    left[0] = 10.0
+    assert await client.delete(CONFIG_MAPS, namespace, "a", uid=made["metadata"]["uid"])
+
+
+async def test_a_write_for_another_object_is_a_conflict(client: Client, namespace: str, crd: None) -> None:
+    made = await client.create(config_map(namespace))
+    uid = made["metadata"]["uid"]
+    assert (await client.apply(config_map(namespace, x="1"), uid=uid))["data"] == {"x": "1"}
+    await client.delete(CONFIG_MAPS, namespace, "a")
+    with pytest.raises(ApiError) as raised:
+        await client.apply(config_map(namespace, x="2"), uid=uid)
+    assert raised.value.conflict, "not made anew"
+    await client.create(config_map(namespace))
+    with pytest.raises(ApiError) as raised:
+        await client.apply(config_map(namespace, x="2"), uid=uid)
+    assert raised.value.conflict, "made anew by somebody else"
+
+    resource = await client.create(deployment(namespace))
+    version = resource["metadata"]["resourceVersion"]
+    await client.apply_status(namespace, "r1", {"replicas": 1}, resource_version=version)
+    with pytest.raises(ApiError) as raised:
+        await client.apply_status(namespace, "r1", {"replicas": 2}, resource_version=version)
+    assert raised.value.conflict, "it has changed since"
+
+
+async def test_gone_is_asked_live_and_unknown_is_not_gone(
+    api_server: ApiServer, client: Client, namespace: str
+) -> None:
+    await client.create(config_map(namespace))
+    assert await gone(client, CONFIG_MAPS, namespace, "a") is False
+    assert await gone(client, CONFIG_MAPS, namespace, "b") is True
+    async with await api_server.client(call_seconds=0.3) as hasty:
+        api_server.freeze()
+        try:
+            assert await gone(hasty, CONFIG_MAPS, namespace, "b") is None
+        finally:
+            api_server.thaw()
 
 
 async def test_frozen_api_server_is_a_timeout_and_a_dead_one_unreachable(api_server: ApiServer, namespace: str) -> None:

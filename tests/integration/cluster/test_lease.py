@@ -104,7 +104,7 @@ async def test_leader_that_was_frozen_cannot_write(client: Client, namespace: st
     frozen = [0.0]  # a clock that jumps as a SIGSTOP of the process makes it jump
     lease = Lease(client, namespace, "l", "a", clock=lambda: now + frozen[0])
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": "x"}}
-    client.write_guard = lease.held
+    client.fence_writes(lease.write_seconds)
     with pytest.raises(ApiError, match="NotLeader"):
         await client.create(config_map)
 
