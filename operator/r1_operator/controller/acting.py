@@ -70,8 +70,7 @@ class Actor:
 
     async def apply(self, obj: JsonObject, live: JsonObject) -> None:
         """Bring a child of ours to what it should be; never one that was made anew by somebody in between."""
-        metadata = {**obj["metadata"], "uid": live["metadata"]["uid"]}
-        self._cache.remember(await self._client.apply({**obj, "metadata": metadata}))
+        self._cache.remember(await self._client.apply(obj, uid=live["metadata"]["uid"]))
 
     # --- gangs -----------------------------------------------------------------------------------------------------
     async def create_gang(self, template: Template, uid: str, action: CreateGang) -> None:

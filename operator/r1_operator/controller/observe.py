@@ -8,7 +8,7 @@ from typing import Any
 
 from ..api import names
 from ..api.reasons import Reason
-from ..cluster import ApiError, Cache, Client
+from ..cluster import Cache, Client, gone
 from ..cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -113,19 +113,11 @@ class Observer:
         missing = {m.node for g in gangs for m in g.members if m.node and not m.over} - known
         return Nodes(
             all=nodes,
-            gone=frozenset([name for name in sorted(missing) if await self._is_gone(name)]),
+            gone=frozenset([name for name in sorted(missing) if await gone(self._client, NODES, None, name)]),
             held=_held(ours),
             ahead=self._placer.ahead_of(key),
             fleet=self._inventory.fleet(),
         )
-
-    async def _is_gone(self, node: str) -> bool:
-        """Whether the API server itself says now that there is no such node. No answer is no confirmation."""
-        try:
-            await self._client.get(NODES, None, node)
-        except ApiError as error:
-            return error.not_found
-        return False
 
     async def _engines(self, key: Key, ours: Sequence[JsonObject], now: float) -> Engines:
         return Engines(
@@ -143,7 +135,9 @@ class Observer:
         return Gateways() if fed is None else Gateways(fed.serving, fed.rotation, fed.in_flight)
 
     def _watch_age(self) -> tuple[str, float]:
-        return "the cluster", self._cache.age_seconds()
+        """The kind that the API server has been silent about for longest."""
+        ages = {resource.plural: self._cache.age_seconds(resource) for resource in _DECIDING}
+        return max(ages.items(), key=lambda item: item[1])
 
 
 def _standing(pods: Sequence[JsonObject], uid: str) -> list[str]:

@@ -24,6 +24,7 @@ from ..rounds.reading import Settings
 from ..telemetry.metrics import Metrics
 from .acting import Actor
 from .carry_out import Hands
+from .clock import steady_clock
 from .feeding import GatewayFeeder
 from .inventory import Inventory
 from .memory import Memory
@@ -58,8 +59,9 @@ class Operator:
         settings: Settings,
         *,
         namespaces: Collection[str] = (),
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        clock = clock or steady_clock()
         self._cache, self._metrics = cache, metrics
         self._namespaces = frozenset(namespaces)
         self.queue = WorkQueue()

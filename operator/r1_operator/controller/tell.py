@@ -67,17 +67,20 @@ class Teller:
             status = derive(before, observation, now)
             key = (meta.namespace, meta.name)
             publish(self._metrics, key, status, observation.load)
-            if status == before and not facts.subject.unread:
+            if status is before and not facts.subject.unread:
                 return
             try:
-                written = await self._client.apply_status(meta.namespace, meta.name, to_wire(status))
+                # What this round knew of the resource is what it may overwrite: not the word of a later leader.
+                written = await self._client.apply_status(
+                    meta.namespace, meta.name, to_wire(status), resource_version=meta.resource_version
+                )
             except ApiError as error:
                 if error.not_found:
                     return  # deleted meanwhile: there is nobody to tell
                 raise
             self._cache.remember(written)
             count(self._metrics, key, before, status)
-            for event in events(before, status):
+            for event in events(before, status, observation):
                 self._events.emit(obj, event.reason, event.message, type=event.type)
 
 

@@ -51,7 +51,7 @@ def next_actions(wanted: Wanted, observed: Observed, now: float) -> Decision:
         actions += [a for gang in leaving for a in _finish_leaving(gang, dead)]
         actions += _forget(views, observed, verdicts)
         actions += [a for view, why in sent for a in _end(view, why, dead)]
-        actions += [a for v in staying if v.state is GangState.FAILED for a in _tear_down(v, dead)]
+        actions += [a for v in staying if v.state is GangState.FAILED for a in _tear_down(v, observed, now)]
         actions += _take_back(staying, observed, now)
     actions += _creations(staying, plan.replaced, wanted, observed, plan.surge, now)
     return Decision(
@@ -112,14 +112,16 @@ def _finish_leaving(gang: Gang, dead_nodes: Mapping[str, str]) -> list[Action]:
     ]
 
 
-def _tear_down(view: ReplicaView, dead_nodes: Mapping[str, str]) -> list[Action]:
-    """End what is left of a failed gang. Pods that are over stay for their logs; one of which only somebody else's
-    container runs on still holds its GPUs, so it goes."""
+def _tear_down(view: ReplicaView, observed: Observed, now: float) -> list[Action]:
+    """End what is left of a failed gang. Pods that are over stay for their logs. One whose engine has ended is over in
+    a moment; if it is not, somebody else's container runs on there and holds the GPUs, so it goes."""
     if view.gang is None or view.failure is None:
         return []
+    dead_nodes, record = observed.evidence.dead_nodes, observed.evidence.records.get(view.replica)
+    late = record is not None and _recorded(record, view.attempt) and now - record.since >= FAILED_GRACE_SECONDS
     alive = [m for m in view.gang.members if not m.over]
     forced = [m for m in alive if m.node in dead_nodes]
-    pending = [m for m in alive if m.node not in dead_nodes and not m.deleting]
+    pending = [m for m in alive if m.node not in dead_nodes and not m.deleting and (late or not m.finished)]
     return [
         *_end_pods(view.gang, forced, 0, Why.FAILED, view.failure.message),
         *_end_pods(view.gang, pending, FAILED_GRACE_SECONDS, Why.FAILED, view.failure.message),

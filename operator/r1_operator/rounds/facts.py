@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..api.status import NEVER_OBSERVED
 from ..autoscaling.window import Sample
 from ..lifecycle.gangs import Gang, Hang, Heard
 from ..lifecycle.observed import Refusal
@@ -103,9 +104,14 @@ class Facts:
     @property
     def remembers(self) -> bool:
         """Whether the status is what an operator wrote of these gangs: without it, what they were is unknown."""
-        status, unread = self.subject.status, self.subject.unread
+        unread = self.subject.unread
         lost = any(each == "status" or each.startswith(_MEMORY) for each in unread)
-        return not lost and (status.observed_generation is not None or not self.gangs)
+        return not lost and (self.written or not self.gangs)
+
+    @property
+    def written(self) -> bool:
+        """Whether any operator has written the status since it was made or lost."""
+        return self.subject.status.observed_generation not in (None, NEVER_OBSERVED)
 
 
 _MEMORY = ("status.replicaStatuses", "status.observedGeneration")

@@ -29,7 +29,7 @@ def scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling:
     spec, status = facts.subject.spec, facts.subject.status
     if spec is None:
         running = len([g for g in facts.gangs if verdicts[g.name].state is not GangState.LEAVING])
-        known = status.observed_generation is not None and "status.desiredReplicas" not in facts.subject.unread
+        known = facts.written and "status.desiredReplicas" not in facts.subject.unread
         return Scaling(status.desired_replicas if known else running, by_user=False)
     config = spec.autoscaling
     if config is None or spec.replicas == 0:
