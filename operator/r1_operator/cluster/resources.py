@@ -57,6 +57,7 @@ NAMESPACES = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENTS = Resource("", "v1", "Event", "events")
 DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments")
+POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 POD_GROUPS = Resource("scheduling.k8s.io", "v1beta1", "PodGroup", "podgroups")
 CUSTOM_RESOURCE_DEFINITIONS = Resource(
@@ -74,6 +75,7 @@ KNOWN = (
     PERSISTENT_VOLUME_CLAIMS,
     EVENTS,
     DEPLOYMENTS,
+    POD_DISRUPTION_BUDGETS,
     LEASES,
     POD_GROUPS,
     CUSTOM_RESOURCE_DEFINITIONS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..api import names
 from ..api.reasons import Reason
@@ -33,8 +33,9 @@ from ..status.observation import Finding, Observation, Reading
 from ..status.transitions import events
 from ..telemetry.metrics import Metrics
 from .acting import Actor
+from .api_keys import ApiKeys
 from .figures import count, publish
-from .gateway import GatewayRound, feed, gateway_pods, gateway_token, missing_api_key
+from .gateway import NOT_FED, GatewayRound, feed, gateway_pods, gateway_token
 from .monitor import Monitor
 from .placing import Placer
 from .ports import Gateways
@@ -84,6 +85,7 @@ class Reconciler:
         self._metrics = metrics
         self._placer = Placer(client, cache)
         self._actor = Actor(client, cache)
+        self._api_keys = ApiKeys(client, clock)
 
     async def reconcile(self, key: Key) -> float | None:
         """One round. → seconds until the next one if nothing happens. Raises ReconcileFailed in the end."""
@@ -91,6 +93,7 @@ class Reconciler:
         steps = Steps(f"{key[0]}/{key[1]}")
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             self._metrics.forget(key)
+            self._api_keys.forget(key)
             left = await self._sweep_after_deletion(key, steps)
             return self._after(steps, BUSY_SECONDS if left else None)
         now = self._clock()
@@ -118,7 +121,7 @@ class Reconciler:
             spec_valid=subject.valid,
             weights=weights,
             gateway=gateway.finding,
-            routed=gateway.routed,
+            routed=None if gateway.routed is None or not gateway.serving_pods else len(gateway.routed),
             plan=subject.plan,
             decision=decision,
             revision=wanted.revision if subject.context else None,
@@ -215,9 +218,10 @@ class Reconciler:
             token = gateway_token(self._cache, key)
             wanted = workers_of(decision, self._routable(decision, key))
             fed = await feed(self._gateways, gateway_pods(self._cache, key, subject.metadata.uid), wanted, token)
-            missing = await missing_api_key(self._client, key[0], subject.spec) if subject.spec else None
-            return fed if missing is None else GatewayRound(missing, fed.told, fed.routed)
-        return GatewayRound(Finding("Unknown", Reason.GATEWAY_SYNC_FAILED, "not fed in this round"), False)
+            named = subject.spec.gateway.api_key_secret if subject.spec else None
+            missing = await self._api_keys.missing(key, named)
+            return fed if missing is None else replace(fed, finding=missing)
+        return NOT_FED
 
     def _routable(self, decision: Decision, key: Key) -> frozenset[str]:
         """Serving gangs, but for those whose own agent says otherwise: it knows before the kubelet's probe does."""
@@ -229,10 +233,11 @@ class Reconciler:
         self, subject: Subject, decision: Decision, revision: str, gateway: GatewayRound, steps: Steps
     ) -> None:
         namespace, context = subject.metadata.namespace, subject.context
+        urls = {view.name: [w.url for w in workers_of(decision, [view.name])] for view in decision.replicas}
         for action in decision.actions:
             log.info("%s: %s", steps.key, describe(action))
             if isinstance(action, EndPods):
-                if action.drains and not gateway.told:
+                if action.drains and any(gateway.may_be_sent_to(url) for url in urls.get(action.gang, ())):
                     log.warning("%s: %s waits until the gateway is told", steps.key, action.gang)
                     continue
                 await steps.all(f"end {action.gang}", self._actor.end_pods(namespace, action))
