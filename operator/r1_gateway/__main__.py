@@ -56,7 +56,7 @@ async def run(settings: Settings) -> int:
         # Made anew at each start and known to nobody outside this pod.
         router = Router(settings, secrets.token_urlsafe(32), session)
         await router.start()
-        feeder = Feeder(router, f"http://127.0.0.1:{placeholder}", settings.workers)
+        feeder = Feeder(router, f"http://127.0.0.1:{placeholder}", settings.workers, settings.epoch)
         admin = Admin(feeder, router, settings.admin_token, time.monotonic)
         await serve(admin.app(), settings.address, settings.admin_port, stack)
         tasks: dict[str, asyncio.Task[Any]] = {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
-from r1_gateway.feeder import Feeder
+from r1_gateway.feeder import Feeder, Outdated
 from r1_gateway.router import Router, RouterError
+
+log = logging.getLogger(__name__)
 
 _STALE_SECONDS = 15.0
 
@@ -53,16 +56,26 @@ class Admin:
         return web.json_response(self._state())
 
     async def put_workers(self, request: web.Request) -> web.Response:
-        """Body `{"workers": [URL, …]}`: exactly these. Answers with every replica's state."""
+        """Body `{"workers": [URL, …], "epoch": N}`: exactly these. Answers with every replica's state.
+
+        `epoch` is optional: which leadership of the operator speaks. After a greater one a smaller one is refused with
+        409 and `{"epoch": the greater one}`.
+        """
         self._authorize(request)
         try:
-            workers = (await request.json())["workers"]
+            body = await request.json()
+            workers, epoch = body["workers"], body.get("epoch")
             if not isinstance(workers, list) or not all(_is_url(url) for url in workers):
                 raise ValueError("workers must be a list of http URLs")
-        except (ValueError, KeyError, TypeError) as error:
+            if epoch is not None and (isinstance(epoch, bool) or not isinstance(epoch, int)):
+                raise ValueError("epoch must be an integer")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise web.HTTPBadRequest(text=f'expected {{"workers": ["http://host:port", …]}}: {error}\n') from error
         try:
-            await self._feeder.feed(frozenset(workers))
+            await self._feeder.feed(frozenset(workers), epoch)
+        except Outdated as outdated:
+            log.warning("refused a list of epoch %s: %s", epoch, outdated)
+            return web.json_response({"epoch": outdated.seen}, status=409)
         except RouterError as error:
             raise web.HTTPBadGateway(text=f"the router could not be told: {error}\n") from error
         return web.json_response(self._state())

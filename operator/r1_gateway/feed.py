@@ -76,6 +76,16 @@ def plan_actions(wanted: frozenset[str], entries: Iterable[Entry], asked: Mappin
 ASK_AGAIN_SECONDS = 5.0
 
 
+def kept_of(wanted: frozenset[str], entries: Iterable[Entry]) -> frozenset[str]:
+    """Replicas that stay in the rotation though they are not wanted: all that take requests, while no wanted one does.
+
+    Make before break: the router needs a second or two until it holds a new worker healthy, and users would get a 503
+    meanwhile. An empty list is obeyed at once: nothing that could come is waited for.
+    """
+    routing = {replica.url for replica in replicas_of(frozenset(), entries) if replica.state == "Routing"}
+    return frozenset(routing) if wanted and not routing & wanted else frozenset()
+
+
 def replicas_of(wanted: frozenset[str], entries: Iterable[Entry]) -> tuple[Replica, ...]:
     """What a gateway tells the operator: every replica that is wanted or still known, by URL."""
     by_url = _by_url(entries)

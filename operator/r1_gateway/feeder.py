@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from r1_gateway.feed import Entry, Replica, plan_actions, replicas_of
+from r1_gateway.feed import Entry, Replica, kept_of, plan_actions, replicas_of
 from r1_gateway.router import Router, RouterError
 
 log = logging.getLogger(__name__)
@@ -19,10 +19,18 @@ _SETTLE_SECONDS, _SETTLE_STEP_SECONDS = 0.5, 0.05
 _PATIENCE_SECONDS = 5.0
 
 
+class Outdated(Exception):
+    """The list is of an operator that leads no more. `seen`: the epoch of the newest one that spoke."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(f"an operator of epoch {seen} has spoken already")
+        self.seen = seen
+
+
 class Feeder:
     """`feed` sets what is wanted; `run` keeps it so, also when the router forgets or refuses something.
 
-    `first` is what to serve with until the operator speaks.
+    `first` is what to serve with until the operator speaks, `epoch` the leadership it is of: an older one is refused.
     """
 
     def __init__(
@@ -30,11 +38,14 @@ class Feeder:
         router: Router,
         placeholder: str,
         first: frozenset[str] = frozenset(),
+        epoch: int = 0,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._router, self._placeholder, self._clock = router, placeholder, clock
         self._wanted, self._told, self._served = first, False, False
+        self._epoch = epoch
+        self._kept: frozenset[str] = frozenset()
         self._asked: dict[str, float] = {}
         self._entries: tuple[Entry, ...] = ()
         self._since = clock()
@@ -42,11 +53,15 @@ class Feeder:
         self.beat = clock()
         """When the router last listed its workers."""
 
-    async def feed(self, wanted: frozenset[str]) -> None:
-        """Take over a list of replicas and act on it. On return, what is not in it gets no new requests.
+    async def feed(self, wanted: frozenset[str], epoch: int | None = None) -> None:
+        """Take over a list of replicas and act on it. On return, `replicas` says what still gets new requests.
 
-        Raises RouterError when the router could not be told; `run` goes on trying.
+        Raises Outdated, and RouterError when the router could not be told; `run` goes on trying.
         """
+        if epoch is not None:
+            if epoch < self._epoch:
+                raise Outdated(self._epoch)
+            self._epoch = epoch
         if self._wanted != wanted or not self._told:
             log.info("told of %d replicas: %s", len(wanted), ", ".join(sorted(wanted)) or "none")
         if not self._told:
@@ -57,9 +72,6 @@ class Feeder:
         while self._unsettled() and self._clock() < deadline:
             await asyncio.sleep(_SETTLE_STEP_SECONDS)
             await self._step()
-        stubborn = [each.url for each in self.replicas() if each.url not in wanted and each.state == "Routing"]
-        if stubborn:  # the caller would drain it, and users' requests would still go there
-            raise RouterError(f"still routes to {', '.join(stubborn)}")
 
     def replicas(self) -> tuple[Replica, ...]:
         """The replicas as the router listed them last, without the placeholder."""
@@ -93,7 +105,11 @@ class Feeder:
     async def _step(self) -> None:
         async with self._lock:
             entries = await self._router.workers()
-            wanted = self._wanted | {self._placeholder}
+            kept = kept_of(self._wanted, [entry for entry in entries if entry.url != self._placeholder])
+            if kept != self._kept:
+                log.info("kept until a new one serves: %s", ", ".join(sorted(kept)) or "none")
+            self._kept = kept
+            wanted = self._wanted | kept | {self._placeholder}
             actions = plan_actions(wanted, entries, self._asked, self._clock())
             self._asked = {url: at for url, at in self._asked.items() if url in wanted}
             self._asked |= dict.fromkeys(actions.add, self._clock())
@@ -110,4 +126,5 @@ class Feeder:
         return any(
             replica.state == ("Registering" if replica.url in self._wanted else "Routing")
             for replica in self.replicas()
+            if replica.url not in self._kept
         )

@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
-# How long a request is tried before its first byte. It must outlast the time in which the router notices that a
-# replica is gone (1 s, below): then a request whose last replica just died ends as 503 with Retry-After, not as 500.
-_RETRIES = {"--retry-max-retries": 8, "--retry-initial-backoff-ms": 100, "--retry-max-backoff-ms": 1000}
+# How long a request is tried before its first byte: 5.6 s. It must outlast the time in which the router notices that a
+# replica is gone (3 s, below): then a request whose last replica just died ends as 503 with Retry-After, not as 500.
+_RETRIES = {"--retry-max-retries": 9, "--retry-initial-backoff-ms": 100, "--retry-max-backoff-ms": 1000}
 
 _HEALTH: dict[str, object] = {
     # SGLang's /health costs a token and answers after 1 s at the earliest; that the process answers at all is enough,
@@ -35,9 +35,16 @@ _HEALTH: dict[str, object] = {
     "--health-check-interval-secs": 1,
     # A busy engine may be slow to answer; one that is gone refuses at once, and a frozen one ends itself (15 s).
     "--health-check-timeout-secs": 10,
-    "--health-failure-threshold": 1,
+    # One late or refused answer takes nothing out of the rotation: beside it there may be no other. Three in a row are
+    # a replica that is gone; until then its requests are retried elsewhere.
+    "--health-failure-threshold": 3,
     "--health-success-threshold": 1,
 }
+
+# What else takes a replica out of the rotation that still serves. The breaker judges by failed requests what the probe
+# judges better. Overload protection leaves the busy one out while another is less so, and counts as such a one also a
+# worker that is dead, leaving, or our placeholder: with 8 requests waiting the only replica answered nobody.
+_NEVER_REFUSE = ("--disable-circuit-breaker", "--disable-worker-overload-protection")
 
 _LONGEST_REQUEST_SECONDS = 4 * 3600  # 163,840 tokens at 12 tokens/s
 
@@ -53,8 +60,6 @@ def router_arguments(settings: Settings, admin_key: str) -> list[str]:
         **_HEALTH,
         **_RETRIES,
         "--retry-backoff-multiplier": 1.6,
-        # A replica that fails is tried again soon: 60 s out of rotation would be an outage where there is only one.
-        "--cb-timeout-duration-secs": 5,
         "--worker-startup-check-interval": 1,
         "--worker-startup-timeout-secs": 30,
         "--load-monitor-interval": 2,
@@ -68,7 +73,7 @@ def router_arguments(settings: Settings, admin_key: str) -> list[str]:
     }
     if settings.api_key is not None:
         options["--api-key"] = settings.api_key
-    flags = ["--dp-aware", "--disable-tokenizer-autoload"]
+    flags = ["--dp-aware", "--disable-tokenizer-autoload", *_NEVER_REFUSE]
     return flags + [str(part) for pair in options.items() for part in pair]
 
 

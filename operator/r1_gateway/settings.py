@@ -19,8 +19,8 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`workers` is the list of the moment at which the operator last wrote the ConfigMap: a gateway that starts while
-    the operator is away serves with it until it is told better. Times in seconds."""
+    """`workers` is the list of the moment at which the operator last wrote the ConfigMap, `epoch` its leadership: a
+    gateway that starts while the operator is away serves with it until it is told better. Times in seconds."""
 
     served_name: str
     token_file: Path
@@ -32,6 +32,7 @@ class Settings:
     drain_seconds: float = 300.0
     linger_seconds: float = 5.0
     workers: frozenset[str] = frozenset()
+    epoch: int = 0
 
     def admin_token(self) -> str:
         """As the file holds it now. Raises SettingsError that names the file."""
@@ -66,6 +67,7 @@ def read_settings(
         "metricsPort": ("metrics_port", int),
         "drainSeconds": ("drain_seconds", float),
         "lingerSeconds": ("linger_seconds", float),
+        "epoch": ("epoch", int),
     }
     values: dict[str, Any] = {}
     for field, (attribute, kind) in known.items():

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 from r1_operator.cluster import ApiError
-from r1_operator.controller.gateway import feed
 from r1_operator.controller.options import OptionError, read_options
 from r1_operator.controller.queue import LONGEST_RETRY_SECONDS, WorkQueue
 from r1_operator.controller.steps import Steps
-from r1_operator.telemetry.gateway import SyncResult, Worker, WorkerReport, WorkerState
 
 A, B = ("ns", "a"), ("ns", "b")
 IMAGES = ["--engine-image", "e", "--gateway-image", "g"]
@@ -93,28 +90,3 @@ def test_a_bad_profile_file_is_refused_with_file_and_field(tmp_path: Path, text:
     with pytest.raises(OptionError, match=named) as refused:
         read_options(["--hardware-profiles", str(file), *IMAGES], {})
     assert str(file) in str(refused.value)
-
-
-class Told:
-    """Gateway pods that answer what they were made with."""
-
-    def __init__(self, **states: dict[str, WorkerState]) -> None:
-        self._states = states
-
-    async def sync(self, addresses: Collection[str], wanted: frozenset[Worker], token: str) -> SyncResult:
-        reports = {
-            address: tuple(WorkerReport(url, state, 0) for url, state in self._states[address].items())
-            for address in addresses
-        }
-        return SyncResult(reports, {})
-
-
-async def test_a_replica_counts_as_routed_when_every_gateway_pod_that_serves_routes_to_it() -> None:
-    wanted = frozenset({Worker("a"), Worker("b")})
-    gateways = Told(
-        one={"a": "Routing", "b": "Unhealthy"}, two={"a": "Routing", "b": "Routing"}, starting={"a": "Registering"}
-    )
-    assert (await feed(gateways, {"one": True, "two": True, "starting": False}, wanted, "t")).routed == 1
-    assert (await feed(gateways, {"two": True, "starting": False}, wanted, "t")).routed == 2
-    assert (await feed(gateways, {"starting": False}, wanted, "t")).routed is None
-    assert (await feed(gateways, {}, wanted, "t")).routed is None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from r1_gateway.feed import ASK_AGAIN_SECONDS, Entry, entries_of, plan_actions, replicas_of
-from r1_gateway.feeder import Feeder
-from r1_gateway.router import RouterError
+from r1_gateway.feed import ASK_AGAIN_SECONDS, Entry, entries_of, kept_of, plan_actions, replicas_of
+from r1_gateway.feeder import Feeder, Outdated
 
 URLS = [f"http://10.0.0.{index}:30000" for index in range(4)]
 entries = st.builds(
@@ -59,6 +58,20 @@ def test_a_registration_under_way_is_not_asked_for_again_at_once() -> None:
     assert plan_actions(wanted, (), asked, 100.0 + ASK_AGAIN_SECONDS).add == (URLS[0],)
 
 
+@given(wanted_sets, st.lists(entries, max_size=8))
+def test_a_rotation_that_serves_is_emptied_by_an_empty_list_alone(wanted: frozenset[str], listed: list[Entry]) -> None:
+    kept = kept_of(wanted, listed)
+    before = {each.url for each in replicas_of(wanted, listed) if each.state == "Routing"}
+    removed = set(plan_actions(wanted | kept, listed, {}, 0.0).remove)
+    after = {
+        each.url for each in replicas_of(wanted, [e for e in listed if e.id not in removed]) if each.state == "Routing"
+    }
+    if wanted and before:
+        assert after, "something serves on"
+    if before & wanted or not wanted:
+        assert after == before & wanted, "nothing is kept for longer than needed"
+
+
 class DeafRouter:
     """Lists one replica and says yes to everything without doing it."""
 
@@ -70,9 +83,19 @@ class DeafRouter:
     async def remove(self, worker_id: str) -> None: ...
 
 
-async def test_a_replica_that_does_not_leave_is_an_error_to_whoever_would_drain_it() -> None:
+async def test_a_replica_that_does_not_leave_is_told_to_whoever_would_drain_it() -> None:
     feeder = Feeder(DeafRouter(), "http://placeholder")  # type: ignore[arg-type]
     await feeder.feed(frozenset({URLS[0]}))
     assert feeder.ready()
-    with pytest.raises(RouterError, match=f"still routes to {URLS[0]}"):
-        await feeder.feed(frozenset())
+    await feeder.feed(frozenset())
+    assert [(each.url, each.state) for each in feeder.replicas()] == [(URLS[0], "Routing")]
+
+
+async def test_an_operator_that_leads_no_more_is_refused() -> None:
+    feeder = Feeder(DeafRouter(), "http://placeholder", epoch=3)  # type: ignore[arg-type]
+    for epoch in (3, 5, None, 5):
+        await feeder.feed(frozenset({URLS[0]}), epoch)
+    with pytest.raises(Outdated) as refused:
+        await feeder.feed(frozenset(), 4)
+    assert refused.value.seen == 5
+    assert [each.url for each in feeder.replicas()] == [URLS[0]]

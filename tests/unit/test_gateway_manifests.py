@@ -47,11 +47,24 @@ def test_a_change_of_workers_restarts_no_pod_and_a_change_of_settings_does() -> 
     config = json.loads(after["ConfigMap"]["data"][names.GATEWAY_CONFIG_KEY])
     assert config["workers"] == ["http://10.0.0.1:30000"]
     assert config["servedName"] == "tiny"
+    later = rendered(gateway_objects(context(), frozenset(), epoch=7))
+    assert json.loads(later["ConfigMap"]["data"][names.GATEWAY_CONFIG_KEY])["epoch"] == 7
+    assert later["Deployment"] == before["Deployment"]
     longer = context()
     spec = longer.spec.model_copy(update={"drain": longer.spec.drain.model_copy(update={"seconds": 121})})
     changed = Context("r1", "n", longer.owner, spec, longer.plan, "e", "g:1")
     template = "spec"
     assert rendered(gateway_objects(changed))["Deployment"][template] != before["Deployment"][template]
+
+
+def test_one_of_two_pods_may_be_evicted_and_one_alone_is_not_guarded() -> None:
+    objects = rendered(gateway_objects(context()))
+    assert objects["Deployment"]["spec"]["replicas"] == 2
+    budget, deployment = objects["PodDisruptionBudget"], objects["Deployment"]
+    assert budget["spec"]["maxUnavailable"] == 1
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert "PodDisruptionBudget" not in rendered(gateway_objects(context(replicas=1)))
 
 
 def test_users_reach_their_port_alone() -> None:

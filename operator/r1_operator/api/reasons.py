@@ -92,6 +92,7 @@ class Reason(StrEnum):
     # GatewayReady
     GATEWAY_READY = "GatewayReady"
     GATEWAY_STARTING = "GatewayStarting"
+    GATEWAY_BLOCKED = "GatewayBlocked"
     GATEWAY_SYNC_FAILED = "GatewaySyncFailed"
     SECRET_NOT_FOUND = "SecretNotFound"
     # Autoscaling, and status.autoscaling.reason

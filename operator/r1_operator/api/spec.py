@@ -262,7 +262,9 @@ class SecretKey(ApiModel):
 class Gateway(ApiModel):
     """The router in front of the replicas."""
 
-    replicas: int = Field(default=1, ge=1, le=32, description="Pods of the gateway.")
+    replicas: int = Field(
+        default=2, ge=1, le=32, description="Pods of the gateway, on different nodes where there are; 1 = no spare one."
+    )
     image: LongText | None = Field(default=None, description="Image of the gateway. Default: the chart's.")
     port: int = Field(default=PORT_GATEWAY, ge=1, le=65_535, description="Port of the gateway's Service.")
     api_key_secret: SecretKey | None = Field(

@@ -39,8 +39,10 @@ class HttpGateways:
     def __init__(self, session: aiohttp.ClientSession, metrics: Metrics) -> None:
         self._session, self._metrics = session, metrics
 
-    async def sync(self, addresses: Collection[str], wanted: frozenset[Worker], token: str) -> SyncResult:
-        result = await sync_workers(self._session, addresses, wanted, token=token)
+    async def sync(
+        self, addresses: Collection[str], wanted: frozenset[Worker], token: str, epoch: int | None = None
+    ) -> SyncResult:
+        result = await sync_workers(self._session, addresses, wanted, token=token, epoch=epoch)
         self._metrics.count_scrape_failures("gateway", len(result.failures))
         return result
 

@@ -16,7 +16,8 @@ from ..manifests.ray_secret import ray_secret
 from ..rounds.decide import Round
 from ..rounds.facts import Facts
 from .acting import Actor, GangRefused, NameTaken
-from .feeding import UNFED, Fed, GatewayFeeder
+from .feeding import GatewayFeeder
+from .gateway import NOT_FED, GatewayRound
 from .memory import Memory
 from .placing import Placer
 from .queue import Key
@@ -31,7 +32,7 @@ _VOLUNTARY = frozenset({Why.UPDATE, Why.SCALE_DOWN})
 class Outcome:
     """What came of a round. `taught`: something was learned that the next round should know at once."""
 
-    gateway: Fed
+    gateway: GatewayRound
     errors: tuple[str, ...] = ()
     taught: bool = False
 
@@ -69,14 +70,14 @@ class Hands:
         live = facts.live
         await steps.all("apply", [self._actor.apply(o, live[o["kind"], o["metadata"]["name"]]) for o in todo.apply])
 
-    async def _feed(self, key: Key, facts: Facts, round_: Round, steps: Steps) -> Fed:
+    async def _feed(self, key: Key, facts: Facts, round_: Round, steps: Steps) -> GatewayRound:
         with steps.step("gateway"):
             fed = await self._feeder.feed(key, facts.subject, round_.workers)
             self._memory.fed(key, fed)
             return fed
-        return UNFED
+        return NOT_FED
 
-    async def _end(self, key: Key, facts: Facts, round_: Round, gateway: Fed, steps: Steps) -> None:
+    async def _end(self, key: Key, facts: Facts, round_: Round, gateway: GatewayRound, steps: Steps) -> None:
         ends = [a for a in round_.decision.actions if isinstance(a, EndPods)]
         going = [a for a in ends if not self._must_wait(a, facts, round_, gateway, steps)]
         for action in going:
@@ -85,15 +86,15 @@ class Hands:
             *(steps.all(f"end {action.gang}", self._actor.end_pods(key[0], action)) for action in going)
         )
 
-    def _must_wait(self, action: EndPods, facts: Facts, round_: Round, gateway: Fed, steps: Steps) -> bool:
+    def _must_wait(self, action: EndPods, facts: Facts, round_: Round, gateway: GatewayRound, steps: Steps) -> bool:
         """Whether a request might still be sent there, or nobody else would take one."""
         if not action.drains:
             return False
         url = _url_of(facts, action.gang)
-        if gateway.may_send_to(url):
+        if gateway.may_be_sent_to(url):
             log.warning("%s: %s waits until no gateway sends requests to it", steps.key, action.gang)
             return True
-        nobody = gateway.serving > 0 and not (round_.workers & (gateway.rotation or frozenset()))
+        nobody = gateway.serving_pods > 0 and not (round_.workers & (gateway.routed or frozenset()))
         if action.why in _VOLUNTARY and round_.workers and nobody:
             log.warning("%s: %s waits until another replica is in the rotation", steps.key, action.gang)
             return True

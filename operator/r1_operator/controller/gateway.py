@@ -1,50 +1,56 @@
-"""The gateway's step: its objects, and which replicas it may route to."""
+"""The gateway's step: which replicas its pods are told of, and what they answer."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..api import names
 from ..api.reasons import Reason
-from ..api.types import R1DeploymentSpec
-from ..cluster import ApiError, Cache, Client
-from ..cluster.resources import PODS, SECRETS
+from ..cluster import Cache
+from ..cluster.resources import DEPLOYMENTS, PODS, SECRETS, JsonObject
+from ..status.gateway_trouble import gateway_trouble
 from ..status.observation import Finding
-from ..telemetry.gateway import Worker
+from ..telemetry.gateway import SyncResult, Worker
 from .ports import Gateways
 from .queue import Key
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayPods:
+    """The gateway's pods. `running`: address → ready, that is, serves users. `trouble`: what keeps others from it."""
+
+    running: Mapping[str, bool] = field(default_factory=dict)
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayRound:
-    """What came of feeding the gateway. `told`: no gateway pod that serves users routes to a replica not wanted.
-    `routed`: how many replicas all gateway pods that serve users send requests to; None if they were not asked."""
+    """What came of feeding the gateway, by replicas' URLs. None is unknown: a pod that serves could not be asked.
+
+    `serving_pods`: gateway pods that serve users; with none, nothing is routed and no user's request can be lost.
+    `routed`: what every pod that serves sends requests to. `sending`: what any pod may still send new requests to,
+    wanted or not: a pod keeps an unwanted one until a wanted one routes. `in_flight`: requests on the way, as long as
+    the routers list the replica: wanted ones, and others for 5 s.
+    `trouble`: why some pods do not come up, also while others serve. `newer_epoch`: see SyncResult.
+    """
 
     finding: Finding
-    told: bool
-    routed: int | None = None
+    serving_pods: int = 0
+    routed: frozenset[str] | None = None
+    sending: frozenset[str] | None = None
+    in_flight: Mapping[str, int] | None = None
+    trouble: str | None = None
+    newer_epoch: int | None = None
+
+    def may_be_sent_to(self, url: str) -> bool:
+        """False once no gateway pod sends a new request to this replica: only then may its engine drain."""
+        return self.sending is None or url in self.sending
 
 
-async def missing_api_key(client: Client, namespace: str, spec: R1DeploymentSpec) -> Finding | None:
-    """What is wrong with spec.gateway.apiKeySecret, or None. The gateway's pods cannot start without it."""
-    wanted = spec.gateway.api_key_secret
-    if wanted is None:
-        return None
-    field = "spec.gateway.apiKeySecret"
-    try:
-        secret = await client.get(SECRETS, namespace, wanted.name)
-    except ApiError as error:
-        if not error.not_found:
-            raise
-        message = f"{field}.name: there is no Secret {wanted.name!r} in namespace {namespace}; create it"
-        return Finding("False", Reason.SECRET_NOT_FOUND, message)
-    if wanted.key not in (secret.get("data") or {}):
-        message = f"{field}.key: Secret {wanted.name!r} has no key {wanted.key!r}; add it or name another"
-        return Finding("False", Reason.SECRET_NOT_FOUND, message)
-    return None
+NOT_FED = GatewayRound(Finding("Unknown", Reason.GATEWAY_SYNC_FAILED, "not fed in this round"))
 
 
 def gateway_token(cache: Cache, key: Key) -> str | None:
@@ -54,41 +60,70 @@ def gateway_token(cache: Cache, key: Key) -> str | None:
     return base64.b64decode(encoded).decode() if encoded else None
 
 
-def gateway_pods(cache: Cache, key: Key, uid: str) -> dict[str, bool]:
-    """Addresses of the gateway's running pods, and whether each is ready (serves users).
+def gateway_pods(cache: Cache, key: Key, uid: str) -> GatewayPods:
+    """The gateway's pods of the R1Deployment with this `uid`.
 
-    `uid`: the R1Deployment's. A pod that is left of a predecessor serves that one's last requests, with its token.
+    A pod that is left of a predecessor serves that one's last requests, with its token.
     """
-    pods: dict[str, bool] = {}
-    for pod in cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_GATEWAY)):
-        if (pod["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, uid) != uid:
-            continue
-        status: Mapping[str, Any] = pod.get("status") or {}
-        if status.get("phase") == "Running" and status.get("podIP"):
-            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
-            pods[status["podIP"]] = ready
-    return pods
+    pods = [
+        pod
+        for pod in cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_GATEWAY))
+        if (pod["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, uid) == uid
+    ]
+    deployment = cache.get(DEPLOYMENTS, key[0], names.gateway_name(key[1]))
+    return GatewayPods(dict(filter(None, map(_running, pods))), gateway_trouble(deployment, pods))
+
+
+def _running(pod: JsonObject) -> tuple[str, bool] | None:
+    status: Mapping[str, Any] = pod.get("status") or {}
+    if status.get("phase") != "Running" or not status.get("podIP"):
+        return None
+    return status["podIP"], any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
 
 
 async def feed(
-    gateways: Gateways, pods: Mapping[str, bool], wanted: frozenset[Worker], token: str | None
+    gateways: Gateways, pods: GatewayPods, wanted: frozenset[Worker], token: str | None, epoch: int | None = None
 ) -> GatewayRound:
     """Tell every running gateway pod which replicas to route to."""
-    if not pods or token is None:
-        waiting = Finding("False", Reason.GATEWAY_STARTING, "no pod of the gateway runs yet")
-        return GatewayRound(waiting, True)  # it routes nothing, so nothing has to leave its rotation
-    result = await gateways.sync(list(pods), wanted, token)
-    deaf = {address: failure.why for address, failure in result.failures.items() if pods[address]}
-    if deaf:
-        _, why = min(deaf.items())
-        text = f"{len(deaf)} of {len(pods)} gateway pods could not be told of the replicas: {why}"
-        return GatewayRound(Finding("False", Reason.GATEWAY_SYNC_FAILED, text), False)
-    ready = sum(pods.values())
-    if ready == 0:
-        return GatewayRound(
-            Finding("False", Reason.GATEWAY_STARTING, f"none of {len(pods)} gateway pods is ready"), True
+    if not pods.running or token is None:
+        return _round(pods, wanted, SyncResult({}, {}))
+    return _round(pods, wanted, await gateways.sync(list(pods.running), wanted, token, epoch))
+
+
+def _round(pods: GatewayPods, wanted: frozenset[Worker], result: SyncResult) -> GatewayRound:
+    serving = {address for address, ready in pods.running.items() if ready}
+    deaf = sorted(serving & result.failures.keys())
+    if deaf or serving - result.reports.keys():
+        why = result.failures[deaf[0]].why if deaf else "the gateway's Secret is not there yet"
+        text = (
+            f"{len(deaf) or len(serving)} of {len(pods.running)} gateway pods could not be told of the replicas: {why}"
         )
-    serving = [reports for address, reports in result.reports.items() if pods[address]]
-    routing = [{report.url for report in reports if report.state == "Routing"} for reports in serving]
-    routed = {worker.url for worker in wanted}.intersection(*routing)
-    return GatewayRound(Finding("True", Reason.GATEWAY_READY, f"{ready} gateway pods are ready"), True, len(routed))
+        finding = Finding("False", Reason.GATEWAY_SYNC_FAILED, text)
+        return GatewayRound(finding, len(serving), trouble=pods.trouble, newer_epoch=result.newer_epoch)
+    # A pod that is not ready counts where it answers: one that terminates still serves connections it has.
+    routing = {
+        address: {report.url for report in reports if report.state == "Routing"}
+        for address, reports in result.reports.items()
+    }
+    urls = frozenset(worker.url for worker in wanted)
+    in_flight = {report.url: 0 for reports in result.reports.values() for report in reports}
+    return GatewayRound(
+        _finding(pods, len(serving)),
+        len(serving),
+        routed=urls.intersection(*(routing[address] for address in serving)) if serving else frozenset(),
+        sending=frozenset().union(*routing.values(), urls if routing else ()),
+        in_flight={url: result.in_flight(url) for url in in_flight},
+        trouble=pods.trouble,
+        newer_epoch=result.newer_epoch,
+    )
+
+
+def _finding(pods: GatewayPods, serving: int) -> Finding:
+    if serving:
+        rest = f"; another is not: {pods.trouble}" if pods.trouble else ""
+        return Finding("True", Reason.GATEWAY_READY, f"{serving} gateway pods are ready{rest}")
+    if pods.trouble:
+        return Finding("False", Reason.GATEWAY_BLOCKED, pods.trouble)
+    if pods.running:
+        return Finding("False", Reason.GATEWAY_STARTING, f"none of {len(pods.running)} gateway pods is ready")
+    return Finding("False", Reason.GATEWAY_STARTING, "no pod of the gateway runs yet")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..cluster import ApiError
 from ..lifecycle.observed import Refusal
 from ..rounds.facts import Child
-from .feeding import Fed
+from .gateway import GatewayRound
 from .queue import Key
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 30.0
@@ -26,7 +26,7 @@ class Lessons:
     refusals: int = 0
     generation: int = 0
     taken: Mapping[Child, tuple[str, float]] | None = None
-    gateway: Fed | None = None
+    gateway: GatewayRound | None = None
 
 
 class Memory:
@@ -41,7 +41,7 @@ class Memory:
     def forget(self, key: Key) -> None:
         self._lessons.pop(key, None)
 
-    def fed(self, key: Key, gateway: Fed) -> None:
+    def fed(self, key: Key, gateway: GatewayRound) -> None:
         self._lessons[key] = replace(self.of(key), gateway=gateway)
 
     def taken(self, key: Key, child: Child, whose: str, now: float) -> None:

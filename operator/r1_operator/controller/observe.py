@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..cluster.resources import (
     DEPLOYMENTS,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     R1_DEPLOYMENTS,
     SECRETS,
@@ -36,7 +37,7 @@ from .placing import Placer
 from .predecessor import of_another
 from .queue import Key
 
-_CHILDREN = (SERVICES, CONFIG_MAPS, SECRETS, DEPLOYMENTS)
+_CHILDREN = (SERVICES, CONFIG_MAPS, SECRETS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
 _DECIDING = (R1_DEPLOYMENTS, PODS, NODES)
 """Kinds on whose news something may be ended."""
 
@@ -53,10 +54,11 @@ class Observer:
         placer: Placer,
         memory: Memory,
         settings: Settings,
+        epoch: Callable[[], int | None],
     ) -> None:
         self._client, self._cache, self._inventory = client, cache, inventory
         self._monitor, self._placer, self._memory, self._settings = monitor, placer, memory, settings
-        self._hangs = Hangs(client)
+        self._hangs, self._epoch = Hangs(client), epoch
 
     async def observe(self, key: Key, obj: JsonObject, now: float) -> Facts:
         """Everything known now. Asks the API server only what no watch tells, and never fails for want of an answer."""
@@ -82,6 +84,7 @@ class Observer:
             verdicts=self._placer.verdicts(key),
             refusal=self._memory.refusal(key, subject.metadata.generation),
             watch_age=self._watch_age(),
+            epoch=self._epoch(),
         )
 
     def _children(self, key: Key, uid: str) -> tuple[dict[Child, JsonObject], list[str]]:
@@ -132,7 +135,7 @@ class Observer:
 
     def _gateways(self, key: Key) -> Gateways:
         fed = self._memory.of(key).gateway
-        return Gateways() if fed is None else Gateways(fed.serving, fed.rotation, fed.in_flight)
+        return Gateways() if fed is None else Gateways(fed.serving_pods, fed.routed, fed.in_flight or {})
 
     def _watch_age(self) -> tuple[str, float]:
         """The kind that the API server has been silent about for longest."""

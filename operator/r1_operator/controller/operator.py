@@ -14,6 +14,7 @@ from ..cluster.resources import (
     DEPLOYMENTS,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     R1_DEPLOYMENTS,
     SECRETS,
@@ -25,7 +26,7 @@ from ..telemetry.metrics import Metrics
 from .acting import Actor
 from .carry_out import Hands
 from .clock import steady_clock
-from .feeding import GatewayFeeder
+from .feeding import GatewayFeeder, Term
 from .inventory import Inventory
 from .memory import Memory
 from .monitor import Monitor
@@ -42,7 +43,7 @@ WORKERS = 4
 STALL_SECONDS = 120.0
 """A reconcile that takes longer hangs: every call inside it has a shorter time-out."""
 
-_OWNED = (PODS, SERVICES, CONFIG_MAPS, SECRETS, DEPLOYMENTS)
+_OWNED = (PODS, SERVICES, CONFIG_MAPS, SECRETS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
 
 
 class Operator:
@@ -60,6 +61,7 @@ class Operator:
         *,
         namespaces: Collection[str] = (),
         clock: Callable[[], float] | None = None,
+        term: Term | None = None,
     ) -> None:
         clock = clock or steady_clock()
         self._cache, self._metrics = cache, metrics
@@ -69,8 +71,9 @@ class Operator:
         self.monitor = Monitor(cache, inventory, engines, self._enqueue, clock)
         self._placer = placer = Placer(client, cache, inventory, self._enqueue)
         memory, actor = Memory(), Actor(client, cache)
-        observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings)
-        hands = Hands(actor, GatewayFeeder(client, cache, gateways), placer, memory)
+        feeder = GatewayFeeder(client, cache, gateways, clock, term)
+        observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings, feeder.epoch)
+        hands = Hands(actor, feeder, placer, memory)
         teller = Teller(client, cache, events, metrics)
         self._reconciler = Reconciler(
             cache, inventory, observer, hands, teller, actor, placer, memory, metrics, settings, clock

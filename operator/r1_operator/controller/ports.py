@@ -40,5 +40,7 @@ class Engines(Protocol):
 class Gateways(Protocol):
     """Feeds gateway pods by address. Never raises for a gateway's fault."""
 
-    async def sync(self, addresses: Collection[str], wanted: frozenset[Worker], token: str) -> SyncResult:
-        """Make each gateway pod route to exactly `wanted`."""
+    async def sync(
+        self, addresses: Collection[str], wanted: frozenset[Worker], token: str, epoch: int | None = None
+    ) -> SyncResult:
+        """Make each gateway pod route to exactly `wanted`, unless an operator of a greater epoch spoke to it."""

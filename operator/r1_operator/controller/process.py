@@ -15,6 +15,7 @@ from ..telemetry.logs import configure_logging
 from ..telemetry.metrics import Metrics
 from ..telemetry.server import health_app, serving
 from .adapters import HttpEngines, HttpGateways
+from .feeding import Term
 from .operator import Operator
 from .options import Options
 
@@ -65,6 +66,7 @@ async def _serve(options: Options) -> None:
             metrics,
             options.settings,
             namespaces=options.namespaces,
+            term=Term(lambda: lease.epoch, lease.advance),
         )
         app = health_app(
             metrics.registry,

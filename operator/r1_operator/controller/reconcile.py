@@ -64,7 +64,7 @@ class Reconciler:
         round_ = decide(facts, now)
         outcome = await self._hands.carry_out(key, facts, round_, steps, now)
         await self._teller.tell(obj, facts, round_, outcome, steps, now)
-        again = next_look(round_, outcome.gateway.rotation, outcome.gateway.finding)
+        again = next_look(round_, outcome.gateway.routed, outcome.gateway.finding)
         return _after(steps, min(again, SOON_SECONDS) if outcome.taught else again)
 
     async def _sweep_after_deletion(self, key: Key, steps: Steps, now: float) -> bool:

@@ -96,7 +96,7 @@ def _observation(facts: Facts, round_: Round, outcome: Outcome) -> Observation:
         spec_valid=subject.valid,
         weights=round_.weights,
         gateway=gateway.finding,
-        routed=len(round_.workers & gateway.rotation) if gateway.serving and gateway.rotation is not None else None,
+        routed=len(round_.workers & gateway.routed) if gateway.serving_pods and gateway.routed is not None else None,
         plan=subject.plan,
         decision=decision,
         revision=round_.revision,

@@ -1,4 +1,4 @@
-"""The gateway of one R1Deployment: Deployment, Service, ConfigMap and Secret. What runs in its pods is `r1_gateway`."""
+"""The gateway of one R1Deployment: Deployment, Service, ConfigMap, Secret, budget. Its pods run `r1_gateway`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ _USER = 65532
 """Any number but 0; `nonroot` in distroless images."""
 
 
-def gateway_objects(context: Context, workers: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """ConfigMap, Service and Deployment, in the order in which they are needed.
+def gateway_objects(
+    context: Context, workers: frozenset[str] = frozenset(), epoch: int | None = None
+) -> list[dict[str, Any]]:
+    """ConfigMap, Service, Deployment and, for several pods, a PodDisruptionBudget, in the order of need.
 
-    `workers`: URLs of the replicas of the moment. A gateway pod that starts while the operator is away serves with
-    them; running pods are told by `telemetry.gateway`. They are no part of the pod template: no change restarts a pod.
+    `workers`: URLs of the replicas of the moment, `epoch`: of the operator's lease. A gateway pod that starts while the
+    operator is away serves with them and refuses an older operator; running pods are told by `telemetry.gateway`. They
+    are no part of the pod template: no change restarts a pod.
     """
-    return [_config_map(context, workers), _service(context), _deployment(context)]
+    objects = [_config_map(context, workers, epoch), _service(context), _deployment(context)]
+    return [*objects, _disruption_budget(context)] if context.spec.gateway.replicas > 1 else objects
 
 
 def gateway_secret(context: Context, token: str) -> dict[str, Any]:
@@ -51,8 +55,9 @@ def _settings(context: Context) -> dict[str, Any]:
     }
 
 
-def _config_map(context: Context, workers: frozenset[str]) -> dict[str, Any]:
-    content = json.dumps({**_settings(context), "workers": sorted(workers)}, indent=2, sort_keys=True)
+def _config_map(context: Context, workers: frozenset[str], epoch: int | None) -> dict[str, Any]:
+    moment = {"workers": sorted(workers), **({} if epoch is None else {"epoch": epoch})}
+    content = json.dumps({**_settings(context), **moment}, indent=2, sort_keys=True)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -69,6 +74,19 @@ def _service(context: Context) -> dict[str, Any]:
         "kind": "Service",
         "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
         "spec": {"selector": names.base_labels(context.name, names.COMPONENT_GATEWAY), "ports": [port]},
+    }
+
+
+def _disruption_budget(context: Context) -> dict[str, Any]:
+    """One pod at a time for drains of nodes. Not for a single pod: nothing but that pod's own end would be put off."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": names.base_labels(context.name, names.COMPONENT_GATEWAY)},
+        },
     }
 
 

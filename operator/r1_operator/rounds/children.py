@@ -43,7 +43,7 @@ def children(facts: Facts, template: Template | None, workers: frozenset[str]) -
         return Children()
     taken = dict(facts.taken)
     secrets = (names.ray_secret(context.name), names.gateway_name(context.name))
-    wanted = _wanted(context, template, workers)
+    wanted = _wanted(context, template, workers, facts.epoch)
     for child in [("Secret", name) for name in secrets] + [child_of(obj) for obj in wanted]:
         live = facts.live.get(child)
         if live is not None and not owned_by(live, str(context.owner["uid"])):
@@ -55,9 +55,11 @@ def children(facts: Facts, template: Template | None, workers: frozenset[str]) -
     return Children(tuple(create), tuple(apply), tuple(tokens), taken)
 
 
-def _wanted(context: Context, template: Template | None, workers: frozenset[str]) -> list[dict[str, Any]]:
+def _wanted(
+    context: Context, template: Template | None, workers: frozenset[str], epoch: int | None
+) -> list[dict[str, Any]]:
     kept = [template_config_map(context, template)] if template is not None else []
-    return [engine_service(context), *kept, *gateway_objects(context, workers)]
+    return [engine_service(context), *kept, *gateway_objects(context, workers, epoch)]
 
 
 def _uses(obj: Json, taken: Iterable[Child]) -> bool:

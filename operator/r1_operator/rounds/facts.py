@@ -96,6 +96,8 @@ class Facts:
     verdicts: Mapping[str, Unplaceable] = field(default_factory=dict)
     refusal: Refusal | None = None
     watch_age: tuple[str, float] = ("", 0.0)
+    epoch: int | None = None
+    """Number of the lease's present term."""
 
     @property
     def name(self) -> str:

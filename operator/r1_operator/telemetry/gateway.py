@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import aiohttp
 
@@ -36,10 +37,15 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What each gateway pod answered, by its address."""
+    """What each gateway pod answered, by its address.
+
+    `newer_epoch`: a pod has been told by an operator of this greater epoch and refused ours: either we lead no more, or
+    our count was set back, and must be raised above it.
+    """
 
     reports: dict[str, tuple[WorkerReport, ...]]
     failures: dict[str, Failure]
+    newer_epoch: int | None = None
 
     @property
     def told(self) -> bool:
@@ -65,15 +71,20 @@ async def sync_workers(
     wanted: frozenset[Worker],
     *,
     token: str,
+    epoch: int | None = None,
     port: int = PORT_GATEWAY_ADMIN,
 ) -> SyncResult:
     """Make every gateway pod route to exactly `wanted`.
 
     Level-triggered and idempotent: call it again whenever anything changed, and every few seconds besides, because a
-    pod that restarted knows nothing. When a pod has answered, a replica that is not wanted gets no new request from it.
-    `token` is that of the gateway's Secret. Never raises for a gateway's fault; errors are in `failures`.
+    pod that restarted knows nothing. When a pod has answered, a replica that is neither wanted nor `Routing` in its
+    report gets no new request from it: what routes stays until a wanted one does, unless nothing is wanted.
+    `token` is that of the gateway's Secret, `epoch` that of the operator's lease: pods refuse a smaller one than they
+    have seen. Never raises for a gateway's fault; errors are in `failures`.
     """
-    body = {"workers": sorted(worker.url for worker in wanted)}
+    body: dict[str, Any] = {"workers": sorted(worker.url for worker in wanted)}
+    if epoch is not None:
+        body["epoch"] = epoch
     headers = {"Authorization": f"Bearer {token}"}
 
     async def tell(address: str) -> tuple[WorkerReport, ...] | Failure:
@@ -82,10 +93,21 @@ async def sync_workers(
         return answer if isinstance(answer, Failure) else _reports(url, answer.get("workers"))
 
     answers = await ask_all(pod_ips, tell)
+    failures = {address: answer for address, answer in answers.items() if isinstance(answer, Failure)}
     return SyncResult(
         {address: answer for address, answer in answers.items() if not isinstance(answer, Failure)},
-        {address: answer for address, answer in answers.items() if isinstance(answer, Failure)},
+        failures,
+        max((seen for seen in map(_newer_epoch, failures.values()) if seen is not None), default=None),
     )
+
+
+def _newer_epoch(failure: Failure) -> int | None:
+    if failure.status != 409:
+        return None
+    try:
+        return int(json.loads(failure.text)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _reports(url: str, workers: object) -> tuple[WorkerReport, ...] | Failure:

@@ -17,9 +17,11 @@ PARALLEL = 32
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no answer, in words for a status message."""
+    """Why there is no answer, in words for a status message; `status` and `text` of one that was no 200."""
 
     why: str
+    status: int | None = None
+    text: str = ""
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -36,7 +38,8 @@ async def fetch_json(
         async with session.request(method, url, **options) as response:
             if response.status != 200:
                 text = (await response.text())[:200].strip()
-                return Failure(f"{method} {url}: status {response.status}{': ' if text else ''}{text}")
+                why = f"{method} {url}: status {response.status}{': ' if text else ''}{text}"
+                return Failure(why, response.status, text)
             parsed = await response.json(content_type=None)
     except TimeoutError:
         return Failure(f"{method} {url}: no answer in time")

@@ -45,7 +45,7 @@ class Gateway:
     process: asyncio.subprocess.Process | None = None
     wanted: tuple[str, ...] = ()
 
-    async def start(self, workers: Iterable[str] = ()) -> None:
+    async def start(self, workers: Iterable[str] = (), epoch: int = 0) -> None:
         config = {
             "servedName": MODEL,
             "port": self.port,
@@ -54,6 +54,7 @@ class Gateway:
             "drainSeconds": 30,
             "lingerSeconds": 0.5,
             "workers": list(workers),
+            "epoch": epoch,
         }
         (self.folder / "gateway.json").write_text(json.dumps(config))
         (self.folder / "token").write_text(self.token)
@@ -79,10 +80,11 @@ class Gateway:
         except aiohttp.ClientError:
             return False
 
-    async def sync(self, *urls: str) -> SyncResult:
+    async def sync(self, *urls: str, epoch: int | None = None) -> SyncResult:
         self.wanted = urls
         wanted = frozenset(Worker(url) for url in urls)
-        return await sync_workers(self.session, ["127.0.0.1"], wanted, token=self.token, port=self.admin_port)
+        options: dict[str, Any] = {"token": self.token, "epoch": epoch, "port": self.admin_port}
+        return await sync_workers(self.session, ["127.0.0.1"], wanted, **options)
 
     async def serve(self, *urls: str) -> None:
         """Start, feed and wait until ready, as operator and kubelet do."""
