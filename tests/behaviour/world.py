@@ -81,6 +81,8 @@ class Operator:
         """SIGSTOP makes it stand still as on a machine that hangs, SIGCONT lets it go on."""
         assert self._process is not None
         os.kill(first_child(self._process.pid, time.monotonic() + PATIENCE_SECONDS), number)
+        if number == signal.SIGCONT:
+            self._process.send_signal(number)  # nsenter stands still with its child, and does not go on with it
 
     def wait(self) -> int:
         """Until it has ended; → its exit code."""
