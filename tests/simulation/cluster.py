@@ -237,7 +237,7 @@ class SimulatedCluster:
             revision=round_.revision,
             scaling=round_.scaling.decision,
         )
-        self.status = derive(self.status, observation, self.now)
+        self.status = derive(self.status, observation, self.now + self.skew)
 
     # --- time and truth -------------------------------------------------------------------------------------------
     def advance(self, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from ..api.timestamps import rfc3339
+from ..api.timestamps import rfc3339, unix_time
 from ..api.types import ReplicaStatus, Stage
 from ..lifecycle.actions import ReplicaView
 from ..lifecycle.gangs import Gang, GangState
@@ -100,9 +100,18 @@ def _entry(
         message=shorten(message, MESSAGE_BYTES),
         nodes=nodes_of(gang) if gang else before.nodes if before else (),
         restarts=restarts,
-        since=before.since if same and before is not None else rfc3339(now),
+        since=before.since if same and before is not None and _past(before.since, now) else rfc3339(now),
         revision=gang.revision if gang else before.revision if before else "",
     )
+
+
+def _past(moment: str, now: float) -> bool:
+    """Not what a leader with another clock has dated into the future: no time would ever run from there."""
+    return (unix_time(moment) or 0.0) <= now + _CLOCK_SECONDS
+
+
+_CLOCK_SECONDS = 2.0
+"""Two hosts that keep time may differ by so much."""
 
 
 def nodes_of(gang: Gang) -> tuple[str, ...]:
