@@ -39,6 +39,9 @@ LABEL_REPLICA: Final = f"{GROUP}/replica"
 LABEL_GANG: Final = f"{GROUP}/gang"
 LABEL_NODE_INDEX: Final = f"{GROUP}/node-index"
 LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_OWNER: Final = f"{GROUP}/owner"
+"""On a gateway pod: uid of the R1Deployment it serves for, which owns its ReplicaSet's Deployment. In the Service's
+selector: a pod that merely carries our other labels gets none of its requests."""
 LABEL_NODES: Final = f"{GROUP}/nodes"
 """How many pods the gang has, so that a gang can be judged without its ConfigMap."""
 
@@ -48,8 +51,6 @@ COMPONENT_GATEWAY: Final = "gateway"
 # --- annotations -----------------------------------------------------------------------------------------------------
 ANNOTATION_CONTENT_HASH: Final = f"{GROUP}/content-hash"
 """On an object we apply: hash of what we applied, so that an unchanged object costs no write."""
-ANNOTATION_OWNER_UID: Final = f"{GROUP}/owner-uid"
-"""On a gateway pod: the R1Deployment it serves for, which owns its ReplicaSet's Deployment."""
 
 # --- scheduling ------------------------------------------------------------------------------------------------------
 SCHEDULING_GATE: Final = f"{GROUP}/gang"
@@ -220,6 +221,11 @@ def engine_pod_labels(name: str, replica: int, attempt: int, node: int, revision
         LABEL_NODE_INDEX: str(node),
         LABEL_REVISION: revision,
     }
+
+
+def gateway_pod_labels(name: str, uid: str) -> dict[str, str]:
+    """Labels of one gateway pod of the R1Deployment with this uid, and what selects them."""
+    return base_labels(name, COMPONENT_GATEWAY) | {LABEL_OWNER: uid}
 
 
 def selector(labels: Mapping[str, str]) -> str:

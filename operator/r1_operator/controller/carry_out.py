@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from dataclasses import dataclass, replace
 
 from ..api import names
@@ -25,6 +26,7 @@ from .steps import Steps
 
 log = logging.getLogger(__name__)
 
+CREATE_SECONDS = 20.0
 _VOLUNTARY = frozenset({Why.UPDATE, Why.SCALE_DOWN})
 
 
@@ -101,10 +103,15 @@ class Hands:
         return False
 
     async def _create(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> None:
-        """One gang after the other: what a quota has left must not end as two halves."""
+        """One gang after the other: what a quota has left must not end as two halves. Not all of a hundred in one round
+        where the API server is slow: a round that lasts for minutes is taken for one that hangs."""
+        began = time.monotonic()
         for action in round_.decision.actions:
             if not isinstance(action, CreateGang):
                 continue
+            if time.monotonic() - began > CREATE_SECONDS:
+                self._memory.unfinished(key)
+                return
             template = round_.templates.get(action.revision)
             if template is None:
                 continue

@@ -6,11 +6,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from ..api import names
 from ..cluster import Cache, Client
+from ..cluster.resources import DEPLOYMENTS
 from ..rounds.reading import Subject
 from ..telemetry.gateway import Worker
 from .api_keys import ApiKeys
 from .gateway import GatewayRound, feed, gateway_pods, gateway_token
+from .inventory import Inventory
 from .ports import Gateways
 from .queue import Key
 
@@ -30,9 +33,15 @@ class GatewayFeeder:
     """Feeds the gateways of any R1Deployment. Without a term, as in tests, no list is older than another."""
 
     def __init__(
-        self, client: Client, cache: Cache, gateways: Gateways, clock: Callable[[], float], term: Term | None = None
+        self,
+        client: Client,
+        cache: Cache,
+        inventory: Inventory,
+        gateways: Gateways,
+        clock: Callable[[], float],
+        term: Term | None = None,
     ) -> None:
-        self._cache, self._gateways, self._term = cache, gateways, term
+        self._cache, self._inventory, self._gateways, self._term = cache, inventory, gateways, term
         self._keys = ApiKeys(client, clock)
 
     def epoch(self) -> int | None:
@@ -45,7 +54,9 @@ class GatewayFeeder:
 
     async def feed(self, key: Key, subject: Subject, workers: frozenset[str]) -> GatewayRound:
         """Tell every running gateway pod of exactly these replicas."""
-        pods, token = gateway_pods(self._cache, key, subject.metadata.uid), gateway_token(self._cache, key)
+        deployment = self._cache.get(DEPLOYMENTS, key[0], names.gateway_name(key[1]))
+        found = self._inventory.pods(key, names.COMPONENT_GATEWAY)
+        pods, token = gateway_pods(found, deployment, subject.metadata.uid), gateway_token(self._cache, key)
         wanted = frozenset(map(Worker, workers))
         fed = await feed(self._gateways, pods, wanted, token, self.epoch())
         if fed.newer_epoch is not None and self._term is not None:

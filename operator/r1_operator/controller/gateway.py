@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..api import names
 from ..api.reasons import Reason
 from ..cluster import Cache
-from ..cluster.resources import DEPLOYMENTS, PODS, SECRETS, JsonObject
+from ..cluster.resources import SECRETS, JsonObject
 from ..status.gateway_trouble import gateway_trouble
 from ..status.observation import Finding
 from ..telemetry.gateway import SyncResult, Worker
@@ -60,18 +60,13 @@ def gateway_token(cache: Cache, key: Key) -> str | None:
     return base64.b64decode(encoded).decode() if encoded else None
 
 
-def gateway_pods(cache: Cache, key: Key, uid: str) -> GatewayPods:
-    """The gateway's pods of the R1Deployment with this `uid`.
+def gateway_pods(pods: Iterable[JsonObject], deployment: JsonObject | None, uid: str) -> GatewayPods:
+    """The gateway's pods of the R1Deployment with this `uid`, among those that carry its name.
 
     A pod that is left of a predecessor serves that one's last requests, with its token.
     """
-    pods = [
-        pod
-        for pod in cache.snapshot(PODS, key[0], names.base_labels(key[1], names.COMPONENT_GATEWAY))
-        if (pod["metadata"].get("annotations") or {}).get(names.ANNOTATION_OWNER_UID, uid) == uid
-    ]
-    deployment = cache.get(DEPLOYMENTS, key[0], names.gateway_name(key[1]))
-    return GatewayPods(dict(filter(None, map(_running, pods))), gateway_trouble(deployment, pods))
+    ours = [pod for pod in pods if pod["metadata"]["labels"].get(names.LABEL_OWNER) == uid]
+    return GatewayPods(dict(filter(None, map(_running, ours))), gateway_trouble(deployment, ours))
 
 
 def _running(pod: JsonObject) -> tuple[str, bool] | None:

@@ -27,6 +27,8 @@ class Lessons:
     generation: int = 0
     taken: Mapping[Child, tuple[str, float]] | None = None
     gateway: GatewayRound | None = None
+    unfinished: int = 0
+    """Rounds that ended before all was created."""
 
 
 class Memory:
@@ -65,6 +67,11 @@ class Memory:
         before = self.of(key)
         if before.refusal is not None:
             self._lessons[key] = replace(before, refusal=None, refusals=0)
+
+    def unfinished(self, key: Key) -> None:
+        """The next round must go on at once."""
+        before = self.of(key)
+        self._lessons[key] = replace(before, unfinished=before.unfinished + 1)
 
     def refusal(self, key: Key, generation: int) -> Refusal | None:
         """What was refused of the spec of this generation: another spec may be taken."""

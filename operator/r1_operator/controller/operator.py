@@ -71,7 +71,7 @@ class Operator:
         self.monitor = Monitor(cache, inventory, engines, self._enqueue, clock)
         self._placer = placer = Placer(client, cache, inventory, self._enqueue)
         memory, actor = Memory(), Actor(client, cache)
-        feeder = GatewayFeeder(client, cache, gateways, clock, term)
+        feeder = GatewayFeeder(client, cache, inventory, gateways, clock, term)
         observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings, feeder.epoch)
         hands = Hands(actor, feeder, placer, memory)
         teller = Teller(client, cache, events, metrics)

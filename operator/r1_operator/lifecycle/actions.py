@@ -105,5 +105,7 @@ class Decision:
     unplaced: tuple[Gang, ...]
     """Whole gated gangs, oldest first, that want nodes."""
     look_again_in: float | None
+    held_back: bool = False
+    """Gangs are wanted that are not created, because the last create was refused."""
     blocked: Blocked | None = None
     """Why another revision that is wanted does not come; None while it comes, or runs."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ..api import names
 from .actions import Action, CreateGang, Decision, EndPods, PodRef, ReplicaView, Why
@@ -53,14 +54,17 @@ def next_actions(wanted: Wanted, observed: Observed, now: float) -> Decision:
         actions += [a for view, why in sent for a in _end(view, why, dead)]
         actions += [a for v in staying if v.state is GangState.FAILED for a in _tear_down(v, observed, now)]
         actions += _take_back(staying, observed, now)
-    actions += _creations(staying, plan.replaced, wanted, observed, plan.surge, now)
+    creations = _creations(staying, plan.replaced, wanted, observed, plan.surge, now)
+    refused = _refused(observed, now)
+    actions += [] if refused else creations
     return Decision(
         actions=tuple(actions),
         replicas=tuple(staying),
         leaving=(*leaving, *(v.gang for v, _ in sent if v.gang is not None)),
         serving=frozenset(v.name for v in staying if v.state is GangState.READY),
         unplaced=_unplaced(staying, observed),
-        look_again_in=_look_again(staying, observed, now),
+        look_again_in=_look_again(staying, observed if creations else replace(observed, refusal=None), now),
+        held_back=refused and bool(creations),
         blocked=plan.blocked,
     )
 
@@ -204,8 +208,6 @@ def _creations(
     now: float,
 ) -> list[Action]:
     """Those first that are missed most: what was begun, what failed, what is wanted, what rolls."""
-    if _refused(observed, now):
-        return []
     created: list[Action] = [*_complete(staying, wanted, observed), *_restart(staying, wanted, observed, now)]
     return created if wanted.hold else [*created, *_create(staying, replaced, wanted, observed, surge)]
 

@@ -73,8 +73,12 @@ def _service(context: Context) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
-        "spec": {"selector": names.base_labels(context.name, names.COMPONENT_GATEWAY), "ports": [port]},
+        "spec": {"selector": _pod_labels(context), "ports": [port]},
     }
+
+
+def _pod_labels(context: Context) -> dict[str, str]:
+    return names.gateway_pod_labels(context.name, str(context.owner["uid"]))
 
 
 def _disruption_budget(context: Context) -> dict[str, Any]:
@@ -85,18 +89,15 @@ def _disruption_budget(context: Context) -> dict[str, Any]:
         "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
         "spec": {
             "maxUnavailable": 1,
-            "selector": {"matchLabels": names.base_labels(context.name, names.COMPONENT_GATEWAY)},
+            "selector": {"matchLabels": _pod_labels(context)},
         },
     }
 
 
 def _deployment(context: Context) -> dict[str, Any]:
-    labels = names.base_labels(context.name, names.COMPONENT_GATEWAY)
+    labels = _pod_labels(context)
     # A pod reads its settings once, so other settings mean other pods.
-    annotations = {
-        names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context)),
-        names.ANNOTATION_OWNER_UID: context.owner["uid"],  # a pod's own owner is a ReplicaSet
-    }
+    annotations = {names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context))}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

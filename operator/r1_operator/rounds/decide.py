@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..api import names
 from ..api.reasons import Reason
-from ..lifecycle.actions import Decision, EndPods
+from ..lifecycle.actions import CreateGang, Decision, EndPods
 from ..lifecycle.decide import next_actions
 from ..lifecycle.gangs import Gang
 from ..lifecycle.judging import Evidence, Verdict, judge
@@ -158,12 +158,17 @@ def _troubles(
         Finding("False", Reason.STALE_WATCH, observed.allowance.nothing) if observed.allowance.nothing else None,
         lost.suspended,
         name_taken(around.taken),
-        _refused(facts.refusal),
+        _refused(facts.refusal) if _creates(decision) else None,
         Finding("False", decision.blocked.reason, decision.blocked.message) if decision.blocked else None,
         _strangers(facts.strangers),
         _unread(facts),
     ]
     return tuple(finding for finding in found if finding is not None)
+
+
+def _creates(decision: Decision) -> bool:
+    """Whether anything is to be created: what was refused and is not wanted any more is nobody's trouble."""
+    return decision.held_back or any(isinstance(action, CreateGang) for action in decision.actions)
 
 
 def _refused(refusal: Refusal | None) -> Finding | None:
