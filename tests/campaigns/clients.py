@@ -1,7 +1,8 @@
-"""Users of one gateway without a pause between two questions: `python -m tests.campaigns.clients URL`.
+"""Users of one gateway without a pause between two questions: `python tests/campaigns/clients.py URL`.
 
-A process of its own, because it runs in the cluster's network. It says "ready" once it is answered; then for each line
-on stdin it prints what came of the requests that ended since the line before, as JSON; at the end of stdin it ends.
+A process of its own, because it runs in the cluster's network; so it imports nothing of this project. It says "ready"
+once it is answered; then for each line on stdin it prints what came of the requests that ended since the line before,
+as JSON; at the end of stdin it ends.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def _session(kept: bool) -> aiohttp.ClientSession:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.clients", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", help="of the gateway, without /v1")
     parser.add_argument("--model", default="tiny-r1", help="its name (default: %(default)s)")
     options = parser.parse_args()

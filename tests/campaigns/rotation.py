@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from tests.behaviour.world import CHECKOUT, CRD, Deployment, Deployments, Operator, World, wait_for
+from tests.campaigns import clients
 from tests.campaigns.clients import Loss, Tally
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import ClusterConfig
@@ -85,9 +86,8 @@ class Crowd:
 def crowd(r1: Deployment, node: str) -> Iterator[Crowd]:
     """Users who are answered already."""
     address = r1.kubectl("get", "service", f"{r1.name}-gateway", "--output", "jsonpath={.spec.clusterIP}")
-    command = [sys.executable, "-m", "tests.campaigns.clients", f"http://{address}:8000"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = r1.cluster.popen_inside(command, node, cwd=CHECKOUT, **pipes)
+    command = [sys.executable, clients.__file__, f"http://{address}:8000"]  # a node has a current folder of its own
+    process = r1.cluster.popen_inside(command, node, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     users = Crowd(process)
     try:
         assert users.read().strip() == "ready"
