@@ -306,6 +306,17 @@ def test_while_a_quota_is_too_small_for_the_new_revision_nobody_is_drained() -> 
     assert Reason.QUOTA_EXCEEDED in reasons(cluster.reconcile())
 
 
+def test_under_a_broken_spec_a_dead_replica_comes_back_as_what_it_was() -> None:
+    """L10: it never came back; and what was made from its old revision must also get nodes."""
+    cluster = serving(2, nodes=2, small=6)
+    revision = cluster.gangs()[0].revision
+    cluster.hold = True
+    cluster.machines.end("r1-0-0", 70, cluster.now, [0, 1])
+    cluster.settle(15)
+    assert len(cluster.serving()) == 2
+    assert {g.revision for g in cluster.gangs() if g.name in cluster.serving()} == {revision}
+
+
 # --- whose is it -----------------------------------------------------------------------------------------------------
 def test_a_child_of_that_name_which_is_somebody_elses_is_left_alone() -> None:
     """C6: a user's Service was taken over, and deleted with our resource."""

@@ -13,8 +13,7 @@ from ..lifecycle.gangs import Gang
 from ..lifecycle.judging import Evidence, Verdict, judge
 from ..lifecycle.observed import Nowhere, Observed, Refusal, Room, Wanted
 from ..lifecycle.records import records_of
-from ..manifests.engine_pod import shape_of
-from ..manifests.template import Template, template_of
+from ..manifests.template import Template, shape_of, template_of
 from ..placement.place import Shape
 from ..status.observation import Finding
 from .children import Children, children, name_taken
@@ -65,22 +64,26 @@ def decide(facts: Facts, now: float) -> Round:
     weights = facts.weights or Finding("Unknown", Reason.WEIGHTS_UNCHECKED, "not looked at before the spec is valid")
     template = template_of(facts.subject.context) if facts.subject.context is not None else None
     wanted = _wanted(facts, scaling, template, weights)
-    observed = _observed(facts, evidence, verdicts, scaling, wanted)
+    observed = _observed(facts, evidence, verdicts, scaling, template)
     decision = next_actions(wanted, observed, now)
     to = workers(facts, decision)
     around = children(facts, None if wanted.hold else template, to)
     if not around.gangs_may_start(facts.name):
         decision = replace(decision, actions=tuple(a for a in decision.actions if isinstance(a, EndPods)))
-    shape = _shape(facts)
-    fitting = [g for g in decision.unplaced if shape is not None and g.size == shape.size]
+    templates = dict(facts.templates) | ({template.revision: template} if template is not None else {})
     return Round(
         wanted=wanted,
         scaling=scaling,
         decision=decision,
         children=around,
         workers=to,
-        waiting=tuple(Waiting(gang, shape) for gang in fitting if shape is not None),
-        templates=dict(facts.templates) | ({template.revision: template} if template is not None else {}),
+        waiting=tuple(
+            # Each by what it was made from: what comes back under a broken spec is what it was.
+            Waiting(gang, shape_of(templates[gang.revision], facts.settings.fabric_label))
+            for gang in decision.unplaced
+            if gang.revision in templates
+        ),
+        templates=templates,
         weights=weights,
         troubles=_troubles(facts, lost, observed, decision, around),
         revision=template.revision if template is not None else None,
@@ -116,11 +119,11 @@ def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: 
 
 
 def _observed(
-    facts: Facts, evidence: Evidence, verdicts: Mapping[str, Verdict], scaling: Scaling, wanted: Wanted
+    facts: Facts, evidence: Evidence, verdicts: Mapping[str, Verdict], scaling: Scaling, template: Template | None
 ) -> Observed:
-    shape = _shape(facts)
     room: Room = Nowhere()
-    if shape is not None:
+    if template is not None:
+        shape = shape_of(template, facts.settings.fabric_label)
         room = PlacementRoom(shape, facts.nodes.all, facts.nodes.held, facts.nodes.ahead)
     return Observed(
         gangs=facts.gangs,
@@ -143,11 +146,6 @@ def _loads(facts: Facts) -> Mapping[str, int]:
         if head is not None and head.address and gang.name in found:
             found[gang.name] = max(found[gang.name], by_url.get(names.engine_url(head.address), 0))
     return found
-
-
-def _shape(facts: Facts) -> Shape | None:
-    context = facts.subject.context
-    return shape_of(context, facts.settings.fabric_label) if context is not None else None
 
 
 def _troubles(
