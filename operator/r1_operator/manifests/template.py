@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..api import names
+from ..placement.nodes import pod_requests
+from ..placement.place import DEFAULT_FABRIC_LABEL, Shape, Toleration
 from .context import Context
 from .engine_config import engine_config
 from .engine_pod import engine_pod, revision_of
@@ -35,6 +37,24 @@ def template_of(context: Context) -> Template:
     revision = revision_of(context)
     pod = engine_pod(context, 0, 0, 0, revision)
     return Template(revision, context.plan.nodes_per_replica, pod, engine_config(context, 0, 0))
+
+
+def shape_of_template(template: Template, fabric_label: str = DEFAULT_FABRIC_LABEL) -> Shape:
+    """What a gang of this revision needs of its nodes, from the very pod that is created."""
+    spec = template.pod["spec"]
+    tolerations = tuple(
+        Toleration(t.get("key", ""), t.get("operator", "Equal"), t.get("value", ""), t.get("effect", ""))
+        for t in spec["tolerations"]
+    )
+    requests = pod_requests(spec)
+    return Shape(
+        size=template.size,
+        resource=next(t.key for t in tolerations if t.key in requests),  # nodes are tainted by their device's name
+        requests=requests,
+        node_selector=spec["nodeSelector"],
+        tolerations=tolerations,
+        fabric_label=fabric_label,
+    )
 
 
 def template_config_map(context: Context, template: Template) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from ..lifecycle.judging import Evidence, Verdict, judge
 from ..lifecycle.observed import Nowhere, Observed, Refusal, Room, Wanted
 from ..lifecycle.records import records_of
 from ..manifests.engine_pod import shape_of
-from ..manifests.template import Template, template_of
+from ..manifests.template import Template, shape_of_template, template_of
 from ..placement.place import Shape
 from ..status.observation import Finding
 from .children import Children, children, name_taken
 from .facts import Facts
-from .guard import Losses, allowance, losses
+from .guard import Losses, allowance, losses, routed
 from .room import PlacementRoom
 from .routing import workers
 from .scaling import Scaling, scale
@@ -71,20 +71,25 @@ def decide(facts: Facts, now: float) -> Round:
     around = children(facts, None if wanted.hold else template, to)
     if not around.gangs_may_start(facts.name):
         decision = replace(decision, actions=tuple(a for a in decision.actions if isinstance(a, EndPods)))
-    shape = _shape(facts)
-    fitting = [g for g in decision.unplaced if shape is not None and g.size == shape.size]
+    templates = dict(facts.templates) | ({template.revision: template} if template is not None else {})
     return Round(
         wanted=wanted,
         scaling=scaling,
         decision=decision,
         children=around,
         workers=to,
-        waiting=tuple(Waiting(gang, shape) for gang in fitting if shape is not None),
-        templates=dict(facts.templates) | ({template.revision: template} if template is not None else {}),
+        waiting=_waiting(facts, decision, templates),
+        templates=templates,
         weights=weights,
         troubles=_troubles(facts, lost, observed, decision, around),
         revision=template.revision if template is not None else None,
     )
+
+
+def _waiting(facts: Facts, decision: Decision, templates: Mapping[str, Template]) -> tuple[Waiting, ...]:
+    """Each wants nodes for what it was made as: the spec of the moment may be another, or none that can be planned."""
+    known = [g for g in decision.unplaced if g.revision in templates]
+    return tuple(Waiting(g, shape_of_template(templates[g.revision], facts.settings.fabric_label)) for g in known)
 
 
 def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
@@ -96,9 +101,14 @@ def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
         remembers=facts.remembers,
         dead_nodes=lost.dead,
         heard=facts.engines.heard,
-        silence=facts.engines.silence,
+        silence={g.name: facts.engines.silence[g.name] for g in facts.gangs if _unheard(facts, g)},
         hangs=facts.engines.hangs,
     )
+
+
+def _unheard(facts: Facts, gang: Gang) -> bool:
+    """Whether its agent was asked, and no gateway speaks for it: they reach it by another port than the probes do."""
+    return gang.name in facts.engines.silence and not routed(facts, gang)
 
 
 def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: Finding) -> Wanted:
@@ -130,7 +140,7 @@ def _observed(
         allowance=allowance(facts, verdicts, scaling.by_user),
         refusal=facts.refusal,
         broken={gang: verdict.message for gang, verdict in facts.verdicts.items() if verdict.broken_pins},
-        templates=frozenset(facts.templates),
+        templates={revision: template.size for revision, template in facts.templates.items()},
     )
 
 
