@@ -143,6 +143,7 @@ def test_a_node_object_that_is_gone_counts_only_once_that_is_confirmed() -> None
     node = str(cluster.machines.of(gang)[0]["spec"]["nodeName"])
     cluster.machines.mute.add(gang)
     cluster.told.clear()
+    cluster.advance(30.0)
     facts = cluster.facts()
     unseen = tuple(n for n in facts.nodes.all if n.name != node)
     late = replace(facts, nodes=replace(facts.nodes, all=unseen, gone=frozenset()))

@@ -8,6 +8,7 @@ and completes them, or says that they are broken, and the gang is started anew.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,8 +72,10 @@ class Placer:
         }
 
     def ahead_of(self, key: Key) -> tuple[Request, ...]:
-        """Gangs of the other R1Deployments that wait, in their order."""
-        return tuple(Request(e.gang, e.shape) for e in self._in_order() if e.key != key)
+        """Gangs of the other R1Deployments that wait, in their order, up to the first of this one: if all counted as
+        ahead, two that roll on full nodes would wait for each other for ever."""
+        before = itertools.takewhile(lambda entry: entry.key != key, self._in_order())
+        return tuple(Request(e.gang, e.shape) for e in before)
 
     def wake(self) -> None:
         """Something that placement reads has changed."""

@@ -208,7 +208,9 @@ def _creations(
     now: float,
 ) -> list[Action]:
     """Those first that are missed most: what was begun, what failed, what is wanted, what rolls."""
-    created: list[Action] = [*_complete(staying, wanted, observed), *_restart(staying, wanted, observed, now)]
+    created: list[Action] = _complete(staying, wanted, observed)
+    if not observed.allowance.nothing:  # on old news, what seems lost may serve: its next attempt would end it
+        created += _restart(staying, wanted, observed, now)
     return created if wanted.hold else [*created, *_create(staying, replaced, wanted, observed, surge)]
 
 
@@ -241,7 +243,7 @@ def _restart(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, n
         revision = _restarts_as(view, wanted, observed)
         if revision is None:
             continue
-        size = view.gang.size if view.gang is not None and revision != wanted.revision else wanted.size
+        size = wanted.size if revision == wanted.revision else observed.templates[revision]
         message = view.failure.message if view.failure else "its pods are gone"
         attempt = _next_attempt(view.replica, observed)
         actions.append(CreateGang(view.replica, attempt, tuple(range(size)), Why.RESTART, message, revision))

@@ -88,7 +88,8 @@ def roll(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, anyth
     replaced = _replaceable([v for v in old if v.state not in _SERVED], observed)
     if replaced:
         return Roll(replaced=tuple(replaced))
-    serving_old = [v for v in old if v.state is GangState.READY]
+    # Nobody's successor can wait for one that may never be ready again: it was ready once, and only the roll ends it.
+    serving_old = [v for v in old if v.state is GangState.READY] or [v for v in old if v.state in _SERVED]
     if not serving_old:
         return Roll(blocked=_waits_for(old, observed))
     new = [v for v in views if not outdated(v, wanted)]

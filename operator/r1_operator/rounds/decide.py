@@ -18,7 +18,7 @@ from ..placement.place import Shape
 from ..status.observation import Finding
 from .children import Children, children, name_taken
 from .facts import Facts
-from .guard import Losses, allowance, losses
+from .guard import Losses, allowance, losses, routed
 from .room import PlacementRoom
 from .routing import workers
 from .scaling import Scaling, scale
@@ -77,17 +77,18 @@ def decide(facts: Facts, now: float) -> Round:
         decision=decision,
         children=around,
         workers=to,
-        waiting=tuple(
-            # Each by what it was made from: what comes back under a broken spec is what it was.
-            Waiting(gang, shape_of(templates[gang.revision], facts.settings.fabric_label))
-            for gang in decision.unplaced
-            if gang.revision in templates
-        ),
+        waiting=_waiting(facts, decision, templates),
         templates=templates,
         weights=weights,
         troubles=_troubles(facts, lost, observed, decision, around),
         revision=template.revision if template is not None else None,
     )
+
+
+def _waiting(facts: Facts, decision: Decision, templates: Mapping[str, Template]) -> tuple[Waiting, ...]:
+    """Each wants nodes for what it was made as: the spec of the moment may be another, or none that can be planned."""
+    known = [g for g in decision.unplaced if g.revision in templates]
+    return tuple(Waiting(g, shape_of(templates[g.revision], facts.settings.fabric_label)) for g in known)
 
 
 def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
@@ -99,9 +100,14 @@ def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
         remembers=facts.remembers,
         dead_nodes=lost.dead,
         heard=facts.engines.heard,
-        silence=facts.engines.silence,
+        silence={g.name: facts.engines.silence[g.name] for g in facts.gangs if _unheard(facts, g)},
         hangs=facts.engines.hangs,
     )
+
+
+def _unheard(facts: Facts, gang: Gang) -> bool:
+    """Whether its agent was asked, and no gateway speaks for it: they reach it by another port than the probes do."""
+    return gang.name in facts.engines.silence and not routed(facts, gang)
 
 
 def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: Finding) -> Wanted:
@@ -133,7 +139,7 @@ def _observed(
         allowance=allowance(facts, verdicts, scaling.by_user),
         refusal=facts.refusal,
         broken={gang: verdict.message for gang, verdict in facts.verdicts.items() if verdict.broken_pins},
-        templates=frozenset(facts.templates),
+        templates={revision: template.size for revision, template in facts.templates.items()},
     )
 
 

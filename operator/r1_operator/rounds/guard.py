@@ -41,8 +41,10 @@ def losses(facts: Facts, now: float) -> Losses:
     """Which of the nodes that our gangs hold are lost.
 
     Not one on which an engine answers its agent's port or the gateways: its users' traffic does not go through the
-    control plane. A Node object that is gone counts once a live look has confirmed it.
+    control plane. A Node object that is gone counts once a live look has confirmed it. Old news tells of no loss.
     """
+    if _blind(facts):
+        return Losses()
     nodes = facts.nodes.by_name()
     holders: dict[str, list[Gang]] = {}
     for gang in facts.gangs:
@@ -68,10 +70,24 @@ def losses(facts: Facts, now: float) -> Losses:
 
 
 def answers(facts: Facts, gang: Gang) -> bool:
-    """Whether anybody hears of this gang apart from the kubelets: its own agent, or the gateways."""
+    """Whether anybody hears of this gang apart from the kubelets: its own agent, or the gateways.
+
+    An agent that could be asked and has not been silent for long, or was not asked yet (a leader's first round), counts
+    as one that answers.
+    """
     heard = facts.engines.heard.get(gang.name)
     if heard is not None:
         return heard.stage != "Failed"
+    if routed(facts, gang):
+        return True
+    silence, head = facts.engines.silence.get(gang.name), gang.head
+    if silence is None:
+        return head is not None and head.address is not None and head.phase == "Running"
+    return silence < facts.settings.node_lost_seconds
+
+
+def routed(facts: Facts, gang: Gang) -> bool:
+    """Whether every gateway pod sends requests to this gang, as far as is known."""
     head, rotation = gang.head, facts.gateways.rotation
     return bool(head and head.address and rotation and names.engine_url(head.address) in rotation)
 
@@ -117,8 +133,4 @@ def _rotation(facts: Facts, ready: list[Gang]) -> frozenset[str] | None:
         return None
     if gateways.serving == 0:
         return frozenset(gang.name for gang in ready)  # nobody routes anywhere: nothing can be cut
-    return frozenset(
-        gang.name
-        for gang in ready
-        if gang.head and gang.head.address and names.engine_url(gang.head.address) in gateways.rotation
-    )
+    return frozenset(gang.name for gang in ready if routed(facts, gang))
