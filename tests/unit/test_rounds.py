@@ -114,6 +114,26 @@ def test_cut_off_from_most_nodes_it_forces_nothing_and_says_so() -> None:
     assert cluster.serving() == before
 
 
+def test_an_operator_that_reaches_no_engine_takes_no_silent_node_for_dead() -> None:
+    """Two silent nodes of eight may well be off; but not even the engines on the other six answer."""
+    cluster = serving_cluster(4, small=8)
+    before = cluster.serving()
+    lost = {p["spec"]["nodeName"] for p in cluster.machines.of(before[0])}
+    cluster.machines.silent |= lost
+    cluster.mute_all = True
+    for _ in range(10):
+        cluster.advance(30.0)
+        round_ = cluster.reconcile()
+        assert not ends(round_)
+    assert Reason.NODE_LOSS_SUSPENDED in reasons(round_)
+    cluster.mute_all = False
+    cluster.machines.mute.add(before[0])
+    cluster.told.clear()
+    cluster.settle(10)
+    assert before[0] not in cluster.serving(), "the others answer: it is that one which is gone"
+    assert len(cluster.serving()) >= 3
+
+
 def test_a_machine_that_is_off_is_left_for_another_one() -> None:
     cluster = serving_cluster(2, small=6)
     lost = cluster.serving()[0]

@@ -66,6 +66,10 @@ def losses(facts: Facts, now: float) -> Losses:
             silent[name] = f"not Ready since {rfc3339(node.silent_since)} ({node.silent_why})"
     if silent and _together(facts.nodes.fleet, facts.nodes.all):
         return Losses(dead, _suspended(facts.nodes.fleet, sorted(silent)))
+    if silent and _deaf(facts, set(silent)):
+        return Losses(
+            dead, _suspended(facts.nodes.fleet, sorted(silent), "this operator reaches no engine at all, and ")
+        )
     return Losses(dead | silent)
 
 
@@ -102,12 +106,20 @@ def _together(fleet: Fleet, nodes: tuple[Node, ...]) -> bool:
     return len(fleet.silent) > max(BREAKER_NODES, BREAKER_SHARE * len(fleet.holding))
 
 
-def _suspended(fleet: Fleet, silent: list[str]) -> Finding:
+def _deaf(facts: Facts, silent: set[str]) -> bool:
+    """Whether not even those answer whose nodes are well: then it is our own way to them that is cut."""
+    well = [
+        g for g in facts.gangs if g.head and g.head.phase == "Running" and all(m.node not in silent for m in g.members)
+    ]
+    return bool(well) and not any(answers(facts, gang) for gang in well)
+
+
+def _suspended(fleet: Fleet, silent: list[str], why: str = "") -> Finding:
     shown = ", ".join(silent[:3]) + (f" and {len(silent) - 3} more" if len(silent) > 3 else "")
     return Finding(
         "False",
         Reason.NODE_LOSS_SUSPENDED,
-        f"{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together ({shown} among "
+        f"{why}{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together ({shown} among "
         "them): nothing is ended or started anew until they answer. If they are off for certain, delete their Node "
         "objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
     )
