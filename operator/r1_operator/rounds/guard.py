@@ -119,9 +119,9 @@ def _suspended(fleet: Fleet, silent: list[str], why: str = "") -> Finding:
     return Finding(
         "False",
         Reason.NODE_LOSS_SUSPENDED,
-        f"{why}{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together ({shown} "
-        "among them): nothing is ended or started anew until they answer. If they are off for certain, delete their Node "
-        "objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        f"{why}{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together "
+        f"({shown} among them): nothing is ended or started anew until they answer. If they are off for certain, delete "
+        "their Node objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
     )
 
 
