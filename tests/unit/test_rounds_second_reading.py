@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from unittest.mock import Mock
 
+from r1_operator.autoscaling.window import ReplicaLoad, Sample
 from r1_operator.controller.placing import Placer
 from r1_operator.lifecycle.actions import EndPods
 from r1_operator.lifecycle.gangs import Heard
+from r1_operator.manifests.engine_pod import shape_of
+from r1_operator.manifests.template import shape_of_template, template_of
 from r1_operator.rounds.decide import Round, Waiting, decide
 from r1_operator.rounds.facts import Facts, Gateways
 
@@ -41,6 +44,9 @@ def test_a_leader_that_has_asked_nobody_yet_calls_no_node_lost() -> None:
 def test_what_comes_back_under_a_spec_that_cannot_be_planned_gets_nodes() -> None:
     """L10: it was created as what it was, and then waited for nodes until somebody mended the spec."""
     cluster = serving(nodes=6, size=2)
+    context = cluster.subject().context
+    assert context is not None
+    assert shape_of_template(template_of(context)) == shape_of(context)
     cluster.hold = True
     cluster.machines.end("r1-0-0", 70, cluster.now, [0, 1])
     cluster.settle(30)
@@ -123,3 +129,22 @@ def decide_once(cluster: SimulatedCluster) -> Waiting:
     """The extra gang that a roll has created, and that finds no node."""
     cluster.reconcile()
     return cluster.reconcile().waiting[0]
+
+
+def test_a_replica_that_never_finds_a_node_holds_up_no_step_down() -> None:
+    """A2: it counted as starting, and four idle replicas were kept for it for ever."""
+    scaling = {"minReplicas": 1, "maxReplicas": 5}
+    cluster = SimulatedCluster(spec_of(replicas=5, autoscaling=scaling), 4)
+    cluster.settle(10)
+    assert len(cluster.serving()) == 4
+    facts = cluster.facts
+
+    def idle() -> Facts:
+        found = facts()
+        loads = tuple(ReplicaLoad(0.0, 0.0, 0, 0) for _ in cluster.serving())
+        window = tuple(Sample(cluster.now - 900 + 5 * i, loads) for i in range(181))
+        return replace(found, engines=replace(found.engines, window=window))
+
+    cluster.facts = idle  # type: ignore[method-assign]
+    cluster.settle(200)
+    assert len(cluster.serving()) == 1
