@@ -199,7 +199,8 @@ class SimulatedCluster:
             if self.quota is not None and len(self.machines.pods) >= self.quota:
                 for name in made:
                     self.machines.delete(name, 0, self.now)
-                self.refusal = Refusal("exceeded quota: pods", self.now + 5, quota=True)
+                overdrawn = len(self.machines.pods) > self.quota
+                self.refusal = Refusal("exceeded quota: pods", self.now + 5, quota=True, overdrawn=overdrawn)
                 return False
             self.machines.create(pod, self.now)
             made.append(pod["metadata"]["name"])

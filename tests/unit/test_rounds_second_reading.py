@@ -10,8 +10,6 @@ from r1_operator.autoscaling.window import ReplicaLoad, Sample
 from r1_operator.controller.placing import Placer
 from r1_operator.lifecycle.actions import EndPods
 from r1_operator.lifecycle.gangs import Heard
-from r1_operator.manifests.engine_pod import shape_of
-from r1_operator.manifests.template import shape_of_template, template_of
 from r1_operator.rounds.decide import Round, Waiting, decide
 from r1_operator.rounds.facts import Facts, Gateways
 
@@ -44,9 +42,6 @@ def test_a_leader_that_has_asked_nobody_yet_calls_no_node_lost() -> None:
 def test_what_comes_back_under_a_spec_that_cannot_be_planned_gets_nodes() -> None:
     """L10: it was created as what it was, and then waited for nodes until somebody mended the spec."""
     cluster = serving(nodes=6, size=2)
-    context = cluster.subject().context
-    assert context is not None
-    assert shape_of_template(template_of(context)) == shape_of(context)
     cluster.hold = True
     cluster.machines.end("r1-0-0", 70, cluster.now, [0, 1])
     cluster.settle(30)
@@ -148,3 +143,49 @@ def test_a_replica_that_never_finds_a_node_holds_up_no_step_down() -> None:
     cluster.facts = idle  # type: ignore[method-assign]
     cluster.settle(200)
     assert len(cluster.serving()) == 1
+
+
+def test_all_silent_together_for_long_is_no_reason_to_end_them_together() -> None:
+    """Probes fail, no agent and no gateway is heard: after 305 s three of three were given up at once."""
+    for gateways_answer in (False, True):
+        cluster = serving(nodes=6, replicas=3, size=1)
+        cluster.machines.unready |= set(cluster.serving())
+        cluster.machines.mute |= set(cluster.serving())
+        cluster.mute_all = not gateways_answer
+        cluster.told.clear()
+        for _ in range(30):
+            assert ended(cluster.reconcile()) == []
+            cluster.told.clear()
+            cluster.advance(30.0)
+        assert len(cluster.serving()) == 3
+
+
+def test_one_that_stays_silent_among_others_that_answer_is_given_up() -> None:
+    cluster = serving(nodes=6, replicas=3, size=1)
+    cluster.machines.unready.add("r1-0-0")
+    cluster.machines.mute.add("r1-0-0")
+    for _ in range(30):
+        cluster.reconcile()
+        cluster.told.pop(cluster.url("r1-0-0"), None)
+        cluster.advance(30.0)
+    assert "r1-0-0" not in cluster.serving()
+    assert len(cluster.serving()) == 3
+
+
+def test_under_a_quota_that_was_lowered_below_its_use_nobody_is_drained_for_a_roll() -> None:
+    """Its successor would be refused for ever."""
+    cluster = serving(nodes=6, replicas=2, size=1)
+    cluster.quota = 1
+    cluster.change(env="b")
+    for _ in range(40):
+        assert ended(cluster.reconcile()) == []
+        cluster.advance(10.0)
+    assert len(cluster.serving()) == 2
+
+
+def test_what_is_evicted_under_a_broken_spec_comes_back_as_the_others_are() -> None:
+    cluster = serving(nodes=6, replicas=2, size=1)
+    cluster.hold = True
+    cluster.machines.delete("r1-0-0-0", 0, cluster.now)
+    cluster.settle(10)
+    assert len(cluster.serving()) == 2

@@ -12,7 +12,7 @@ Rules, in the order of this file:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -211,7 +211,20 @@ def _creations(
     created: list[Action] = _complete(staying, wanted, observed)
     if not observed.allowance.nothing:  # on old news, what seems lost may serve: its next attempt would end it
         created += _restart(staying, wanted, observed, now)
-    return created if wanted.hold else [*created, *_create(staying, replaced, wanted, observed, surge)]
+    if not wanted.hold:
+        return [*created, *_create(staying, replaced, wanted, observed, surge)]
+    known = _as_the_others(wanted, observed)
+    return created if known is None else [*created, *_create(staying, (), known, observed, 0)]
+
+
+def _as_the_others(wanted: Wanted, observed: Observed) -> Wanted | None:
+    """While no revision can be made from the spec: what is missing (evicted, deleted by somebody) comes back as what
+    most of the others are, as far as that is still known."""
+    revisions = Counter(g.revision for g in observed.gangs if g.revision in observed.templates)
+    if not revisions:
+        return None
+    revision, _ = revisions.most_common(1)[0]
+    return replace(wanted, revision=revision, size=observed.templates[revision])
 
 
 def _complete(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed) -> list[Action]:

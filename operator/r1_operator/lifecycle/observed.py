@@ -77,11 +77,16 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The last create was refused, and is not tried again before `until` (unix seconds)."""
+    """The last create was refused, and is not tried again before `until` (unix seconds).
+
+    `quota`: by a ResourceQuota. `overdrawn`: more of it is used than it allows, or that is not known: what one gang
+    gives back, another one would not get.
+    """
 
     message: str
     until: float
     quota: bool = False
+    overdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

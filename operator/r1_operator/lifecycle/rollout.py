@@ -128,11 +128,12 @@ def _retire_one(old: Sequence[ReplicaView], ready: Sequence[ReplicaView], wanted
 
 def _begin(old: Sequence[ReplicaView], ready: Sequence[ReplicaView], wanted: Wanted, observed: Observed) -> Roll:
     """Create the extra gang; where a quota or the volume refuses that, drain one whose share it can take over."""
-    by_quota = observed.refusal is not None and observed.refusal.quota
+    refusal = observed.refusal
+    by_quota = refusal is not None and refusal.quota and not refusal.overdrawn
     if not by_quota and not wanted.alone:
         return Roll(surge=1)
     surge = 0 if wanted.alone else 1
-    if len(ready) >= wanted.replicas:
+    if len(ready) >= wanted.replicas and (by_quota or refusal is None):
         for victim in sorted(old, key=lambda v: _order(v, wanted, observed)):
             takes_over = wanted.alone or observed.room.quota_after(victim.name)
             if takes_over and observed.room.after(victim.name, 1):

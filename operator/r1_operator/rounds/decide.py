@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..api import names
 from ..api.reasons import Reason
-from ..lifecycle.actions import CreateGang, Decision, EndPods
+from ..lifecycle.actions import CreateGang, Decision
 from ..lifecycle.decide import next_actions
 from ..lifecycle.gangs import Gang
 from ..lifecycle.judging import Evidence, Verdict, judge
@@ -16,9 +16,9 @@ from ..lifecycle.records import records_of
 from ..manifests.template import Template, shape_of, template_of
 from ..placement.place import Shape
 from ..status.observation import Finding
-from .children import Children, children, name_taken
+from .children import Children, children, gangs_may_start, name_taken
 from .facts import Facts
-from .guard import Losses, allowance, losses, routed
+from .guard import Losses, allowance, losses, unheard
 from .room import PlacementRoom
 from .routing import workers
 from .scaling import Scaling, scale
@@ -68,8 +68,6 @@ def decide(facts: Facts, now: float) -> Round:
     decision = next_actions(wanted, observed, now)
     to = workers(facts, decision)
     around = children(facts, None if wanted.hold else template, to)
-    if not around.gangs_may_start(facts.name):
-        decision = replace(decision, actions=tuple(a for a in decision.actions if isinstance(a, EndPods)))
     templates = dict(facts.templates) | ({template.revision: template} if template is not None else {})
     return Round(
         wanted=wanted,
@@ -100,14 +98,10 @@ def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
         remembers=facts.remembers,
         dead_nodes=lost.dead,
         heard=facts.engines.heard,
-        silence={g.name: facts.engines.silence[g.name] for g in facts.gangs if _unheard(facts, g)},
+        silence=unheard(facts),
+        drain_seconds=facts.subject.spec.drain.seconds if facts.subject.spec is not None else float("inf"),
         hangs=facts.engines.hangs,
     )
-
-
-def _unheard(facts: Facts, gang: Gang) -> bool:
-    """Whether its agent was asked, and no gateway speaks for it: they reach it by another port than the probes do."""
-    return gang.name in facts.engines.silence and not routed(facts, gang)
 
 
 def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: Finding) -> Wanted:
@@ -137,7 +131,7 @@ def _observed(
         loads=_loads(facts),
         room=room,
         allowance=allowance(facts, verdicts, scaling.by_user),
-        refusal=facts.refusal,
+        refusal=facts.refusal if gangs_may_start(facts) else Refusal("a name is taken", float("inf")),
         broken={gang: verdict.message for gang, verdict in facts.verdicts.items() if verdict.broken_pins},
         templates={revision: template.size for revision, template in facts.templates.items()},
     )
@@ -162,7 +156,7 @@ def _troubles(
         Finding("False", Reason.STALE_WATCH, observed.allowance.nothing) if observed.allowance.nothing else None,
         lost.suspended,
         name_taken(around.taken),
-        _refused(facts.refusal) if _creates(decision) else None,
+        _refused(facts.refusal) if _creates(decision) and gangs_may_start(facts) else None,
         Finding("False", decision.blocked.reason, decision.blocked.message) if decision.blocked else None,
         _strangers(facts.strangers),
         _unread(facts),

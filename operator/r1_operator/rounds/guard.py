@@ -90,6 +90,21 @@ def answers(facts: Facts, gang: Gang) -> bool:
     return silence < facts.settings.node_lost_seconds
 
 
+def unheard(facts: Facts) -> Mapping[str, float]:
+    """For how long the agents of gangs have said nothing for which no gateway speaks either, by gang.
+
+    None where the gateways could not be asked, and none where several gangs run and not one of them is heard: then it
+    is our own way to them that is cut, or a policy that shuts a port.
+    """
+    if facts.gateways.rotation is None or facts.gateways.serving == 0:
+        return {}
+    running = [g for g in facts.gangs if g.name in facts.engines.silence]
+    silent = [g for g in running if g.name not in facts.engines.heard and not routed(facts, g)]
+    if len(running) > 1 and len(silent) == len(running):
+        return {}
+    return {g.name: facts.engines.silence[g.name] for g in silent}
+
+
 def routed(facts: Facts, gang: Gang) -> bool:
     """Whether every gateway pod sends requests to this gang, as far as is known."""
     head, rotation = gang.head, facts.gateways.rotation
@@ -120,8 +135,8 @@ def _suspended(fleet: Fleet, silent: list[str], why: str = "") -> Finding:
         "False",
         Reason.NODE_LOSS_SUSPENDED,
         f"{why}{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together "
-        f"({shown} among them): nothing is ended or started anew until they answer. If they are off for certain, delete "
-        "their Node objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        f"({shown} among them): nothing is ended or started anew until they answer. If they are off for certain, "
+        "delete their Node objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
     )
 
 
