@@ -43,7 +43,10 @@ def test_two_replicas_of_two_nodes_are_two_to_an_autoscaler(world: World, deploy
         def usage() -> Any:
             """Figures of each pod as the autoscaler last saw them, and the replicas that it wants."""
             status = json.loads(r1.kubectl("get", "hpa", "r1", "-o", "json")).get("status", {})
-            seen = [m["resource"]["current"].get("averageValue") for m in status.get("currentMetrics") or () if m]
+            resources = [
+                m.get("resource", {}) for m in status.get("currentMetrics") or ()
+            ]  # empty before its first look
+            seen = [r.get("current", {}).get("averageValue") for r in resources]
             return seen, status.get("desiredReplicas"), status.get("conditions")
 
         def reckoned(memory: str) -> int:

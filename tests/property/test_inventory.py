@@ -37,7 +37,8 @@ def pods(draw: st.DrawFn) -> dict[str, Any]:
         spec["nodeName"] = where
     elif where:
         spec["affinity"] = pinned_affinity(where)
-    metadata = {"namespace": "ns", "name": f"p{draw(st.integers(0, 3))}", "labels": labels}
+    owners = [{"kind": names.KIND, "uid": "u", "controller": True}] if ours and draw(st.booleans()) else []
+    metadata = {"namespace": "ns", "name": f"p{draw(st.integers(0, 3))}", "labels": labels, "ownerReferences": owners}
     return {
         "metadata": metadata,
         "spec": spec,
@@ -70,12 +71,14 @@ def test_it_agrees_with_a_look_at_everything(steps: list[tuple[str, Any, bool]])
         found = inventory.nodes()
         assert [(n.name, n.ready) for n in found] == [(n.name, n.ready) for n in truth]
         assert [n.free(GPU) for n in found] == [n.free(GPU) for n in truth]
-        ours = sorted(n for n, p in seen["pod"].items() if p["metadata"]["labels"])
+        labelled = {n: p for n, p in seen["pod"].items() if p["metadata"]["labels"]}
+        ours = sorted(n for n, p in labelled.items() if p["metadata"]["ownerReferences"])
+        assert inventory.strangers(("ns", "r1")) == tuple(sorted(labelled.keys() - set(ours)))
         assert [p["metadata"]["name"] for p in inventory.pods(("ns", "r1"), names.COMPONENT_ENGINE)] == ours
         running = {
             p["spec"]["nodeName"]
             for p in seen["pod"].values()
-            if p["metadata"]["labels"] and p["spec"].get("nodeName") and p["status"]["phase"] != "Failed"
+            if p["metadata"]["ownerReferences"] and p["spec"].get("nodeName") and p["status"]["phase"] != "Failed"
         }
         assert inventory.fleet().holding == running
         assert inventory.fleet().silent == running - {n.name for n in truth if n.ready}

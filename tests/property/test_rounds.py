@@ -18,6 +18,7 @@ from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus
 from r1_operator.lifecycle.actions import EndPods
 from r1_operator.placement.nodes import OUT_OF_SERVICE
+from r1_operator.rounds.guard import BREAKER_NODES, BREAKER_SHARE
 
 from tests.simulation.cluster import SimulatedCluster, spec_of
 
@@ -153,8 +154,20 @@ class Rounds(RuleBasedStateMachine):
             assert round_.troubles[0].reason is Reason.STALE_WATCH
 
     def _serving(self) -> list[str]:
-        """Gangs that serve and that nothing but the operator has touched."""
-        return [g for g in self.cluster.serving() if self.identity(g) not in self.hurt]
+        """Gangs that serve, that nothing but the operator has touched, and that anybody but their users can tell apart
+        from dead ones."""
+        return [g for g in self.cluster.serving() if self.identity(g) not in self.hurt and not self._looks_dead(g)]
+
+    def _looks_dead(self, gang: str) -> bool:
+        """Its kubelet and its agent are silent alike, and so few others with it that its machine may well be off."""
+        machines = self.cluster.machines
+        holding = set(machines.holders())
+        few = len(holding & (machines.silent | machines.off)) <= max(BREAKER_NODES, BREAKER_SHARE * len(holding))
+        return (
+            few
+            and self.cluster.mute_all
+            and any(p["spec"].get("nodeName") in machines.silent for p in machines.of(gang))
+        )
 
     def identity(self, gang: str) -> str:
         """Names may come again; uids do not."""

@@ -199,7 +199,8 @@ class SimulatedCluster:
             if self.quota is not None and len(self.machines.pods) >= self.quota:
                 for name in made:
                     self.machines.delete(name, 0, self.now)
-                self.refusal = Refusal("exceeded quota: pods", self.now + 5, quota=True)
+                overdrawn = len(self.machines.pods) > self.quota
+                self.refusal = Refusal("exceeded quota: pods", self.now + 5, quota=True, overdrawn=overdrawn)
                 return False
             self.machines.create(pod, self.now)
             made.append(pod["metadata"]["name"])
@@ -267,3 +268,21 @@ class SimulatedCluster:
         """Gangs that the last round drained for another revision."""
         assert self.round is not None
         return [a.gang for a in self.round.decision.actions if isinstance(a, EndPods) and a.why is Why.UPDATE]
+
+
+def serving_cluster(replicas: int = 1, nodes: int = 2, small: int = 4, **fields: Any) -> SimulatedCluster:
+    """Everything that is wanted serves."""
+    cluster = SimulatedCluster(spec_of(nodes=nodes, replicas=replicas), small, **fields)
+    cluster.settle(8, 3.0)
+    assert len(cluster.serving()) == replicas
+    return cluster
+
+
+def ends(round_: Round) -> set[str]:
+    """Gangs of which the round ends pods."""
+    return {a.gang for a in round_.decision.actions if isinstance(a, EndPods)}
+
+
+def reasons(round_: Round) -> set[Reason]:
+    """What it is troubled by."""
+    return {trouble.reason for trouble in round_.troubles}

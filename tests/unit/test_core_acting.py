@@ -9,7 +9,7 @@ import pytest
 from r1_operator.cluster import ApiError
 from r1_operator.cluster.resources import JsonObject, Resource, resource_of
 from r1_operator.controller.acting import Actor, GangRefused, NameTaken
-from r1_operator.controller.memory import LONGEST_WAIT_SECONDS, Memory, is_quota
+from r1_operator.controller.memory import LONGEST_WAIT_SECONDS, Memory, is_quota, overdrawn
 from r1_operator.lifecycle.actions import CreateGang, Why
 from r1_operator.manifests.template import Template
 
@@ -132,6 +132,21 @@ async def test_a_child_of_ours_that_lost_our_label_is_found_again() -> None:
         {"apiVersion": "v1", "kind": "Service", "metadata": {**metadata, "labels": {"a": "b"}}}, UID
     )
     assert api.applied == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("requested: pods=1, used: pods=2, limited: pods=2", False),
+        ("requested: pods=1, used: pods=3, limited: pods=2", True),
+        ("requested: memory=1Gi,pods=1, used: memory=2Gi,pods=1, limited: memory=1500Mi,pods=9", True),
+        ("requested: memory=1Gi, used: memory=1000Mi, limited: memory=1Gi", False),
+        ("in words of another version", True),
+    ],
+)
+def test_a_quota_that_is_overdrawn_is_told_apart_from_one_that_is_full(words: str, expected: bool) -> None:
+    """What one gang gives back another may take, unless somebody has lowered the quota below what is used."""
+    assert overdrawn(f'pods "x" is forbidden: exceeded quota: compute, {words}') is expected
 
 
 def test_refusals_wait_longer_and_another_spec_is_tried_at_once() -> None:

@@ -229,7 +229,7 @@ def test_a_blink_during_a_roll_replaces_nobody() -> None:
     records = {i: Record(i, 0, 0, "Ready", NOW - 9999) for i in range(4)}
     wanted = replace(WANTED, replicas=4)
     decision = next_actions(wanted, seen(*blinking, records=records, room=Room(1)), NOW)
-    assert decision.actions == ()
+    assert not [a for a in decision.actions if isinstance(a, EndPods)]
     assert {v.state for v in decision.replicas} == {GangState.UNREADY}
     # With one that blinks, no other is taken away either: it counts as missing.
     three = [gang(i, 0, "old") for i in range(3)]
@@ -345,7 +345,7 @@ def test_with_a_broken_spec_what_fails_comes_back_as_what_it_was() -> None:
     held = replace(WANTED, revision="", hold=True)
     records = {0: Record(0, 0, 0, "Failed", NOW)}
     found = dead(gang(0, 0, "old"), 70, 70)
-    again = next_actions(held, seen(found, records=records, templates={"old"}), NOW + 30)
+    again = next_actions(held, seen(found, records=records, templates={"old": 2}), NOW + 30)
     assert [(a.replica, a.attempt, a.revision) for a in again.actions if isinstance(a, CreateGang)] == [(0, 1, "old")]
     assert created(next_actions(held, seen(found, records=records), NOW + 30)) == []
 

@@ -12,8 +12,16 @@ from r1_operator.api.types import R1DeploymentSpec, R1DeploymentStatus
 from r1_operator.lifecycle.records import records_of
 from r1_operator.manifests.context import Context
 from r1_operator.manifests.differs import differs
-from r1_operator.manifests.engine_config import attention_ranks, engine_config_map
-from r1_operator.manifests.engine_pod import engine_pod, revision_of, shape_of
+from r1_operator.manifests.engine_config import attention_ranks
+from r1_operator.manifests.engine_pod import engine_pod, revision_of
+from r1_operator.manifests.template import (
+    gang_config_map,
+    gang_pod,
+    shape_of,
+    template_config_map,
+    template_of,
+    templates_of,
+)
 from r1_operator.placement.quantity import parse_quantity
 from r1_operator.planning import built_in_profiles
 from r1_operator.rounds.reading import Settings, read_subject
@@ -47,7 +55,7 @@ def test_a_pod_takes_its_whole_node_and_waits_behind_the_gate() -> None:
 
 def test_the_gang_is_told_where_its_head_is_and_how_long_it_may_drain() -> None:
     given = context(drain={"seconds": 77})
-    written = engine_config_map(given, 1, 2)
+    written = gang_config_map(template_of(given), 1, 2)
     config = json.loads(written["data"]["engine.json"])
     assert attention_ranks(written) == config["attentionDataParallel"]
     assert attention_ranks(None) is None
@@ -65,13 +73,24 @@ def test_each_copy_of_a_small_model_is_a_rank_to_be_probed() -> None:
         "weights": {"persistentVolumeClaim": {"claimName": "w"}},
     }
     given = context(model=small, hardware="H100x8", topology={}, limits={})
-    config = json.loads(engine_config_map(given, 0, 0)["data"]["engine.json"])
+    config = json.loads(gang_config_map(template_of(given), 0, 0)["data"]["engine.json"])
     words = config["engineArgs"]
     assert words[words.index("--dp-size") + 1] == "8"
     assert config["attentionDataParallel"] == 8
     full = context()
-    config = json.loads(engine_config_map(full, 0, 0)["data"]["engine.json"])
+    config = json.loads(gang_config_map(template_of(full), 0, 0)["data"]["engine.json"])
     assert config["attentionDataParallel"] == full.plan.attention_data_parallel > 1
+
+
+def test_what_is_kept_of_a_revision_makes_the_very_pods_that_were_rendered() -> None:
+    given = context(engine={"env": [{"name": "NCCL_DEBUG", "value": "INFO"}]})
+    template = template_of(given)
+    kept = templates_of([template_config_map(given, template), gang_config_map(template, 0, 0)])
+    assert kept == {template.revision: template}
+    for replica, attempt, node in ((0, 0, 0), (3, 7, 1)):
+        rendered = engine_pod(given, replica, attempt, node, template.revision)
+        assert gang_pod(kept[template.revision], replica, attempt, node) == rendered
+    assert templates_of([{"metadata": {"labels": {"r1operator.dev/revision": "x"}}, "data": {"pod.json": "{"}}]) == {}
 
 
 def test_only_what_pods_cannot_take_over_makes_another_revision() -> None:
@@ -82,7 +101,7 @@ def test_only_what_pods_cannot_take_over_makes_another_revision() -> None:
 
 
 def test_the_shape_is_that_of_the_pod() -> None:
-    shape = shape_of(context(engine={"resources": {"cpu": "32", "memory": "1Ti"}}))
+    shape = shape_of(template_of(context(engine={"resources": {"cpu": "32", "memory": "1Ti"}})))
     assert (shape.size, shape.resource) == (2, "nvidia.com/gpu")
     assert shape.requests == {"nvidia.com/gpu": 8, "cpu": 32, "memory": 2**40}
 

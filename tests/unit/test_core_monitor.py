@@ -29,7 +29,12 @@ class Objects:
         pod_labels = names.base_labels("r1", names.COMPONENT_ENGINE) | names.engine_pod_labels("r1", 0, 2, 0, "a")
         return [
             {
-                "metadata": {"name": "r1-0-2-0", "namespace": "ns", "labels": {**pod_labels, names.LABEL_NODES: "1"}},
+                "metadata": {
+                    "name": "r1-0-2-0",
+                    "namespace": "ns",
+                    "ownerReferences": [{"kind": "R1Deployment", "uid": "u", "controller": True}],
+                    "labels": {**pod_labels, names.LABEL_NODES: "1"},
+                },
                 "status": {
                     "phase": "Running",
                     "podIP": "10.0.0.1",

@@ -17,6 +17,7 @@ from r1_operator.placement.place import Shape, Unplaceable
 from r1_operator.rounds.decide import Waiting
 
 GPU = "nvidia.com/gpu"
+OWNED = {"ownerReferences": [{"kind": "R1Deployment", "uid": "u", "controller": True}]}
 SHAPE = Shape(2, GPU, {GPU: 8})  # type: ignore[dict-item]
 
 
@@ -36,7 +37,7 @@ def pod(gang: str, index: int, namespace: str = "ns") -> dict[str, Any]:
     }
     name = f"{gang}-{index}"
     return {
-        "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{namespace}-{name}", "labels": labels},
+        "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{namespace}-{name}", "labels": labels} | OWNED,
         "spec": {
             "schedulingGates": [{"name": "r1operator.dev/gang"}],
             "containers": [{"name": "engine", "resources": {"requests": {GPU: "8"}}}],

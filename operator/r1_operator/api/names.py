@@ -178,7 +178,8 @@ def ray_secret(name: str) -> str:
 
 
 def gang_name(name: str, replica: int, attempt: int) -> str:
-    """One start of one replica; also the name of its engine ConfigMap. Never used twice."""
+    """One start of one replica; also the name of its engine ConfigMap. Never that of two at a time; a replica that was
+    scaled away and comes again begins at attempt 0."""
     return f"{name}-{replica}-{attempt}"
 
 

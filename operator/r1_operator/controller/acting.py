@@ -79,7 +79,12 @@ class Actor:
         Raises GangRefused when the API server does not want one of them: none of those just made is left then.
         Raises ApiError when it could not be asked: the next round completes the gang. Raises NameTaken.
         """
-        await self._create_config(gang_config_map(template, action.replica, action.attempt), uid)
+        try:
+            await self._create_config(gang_config_map(template, action.replica, action.attempt), uid)
+        except ApiError as error:
+            if is_refusal(error):
+                raise GangRefused(error) from error
+            raise
         pods = [gang_pod(template, action.replica, action.attempt, node) for node in action.members]
         results = await asyncio.gather(*(self.create(pod, uid) for pod in pods), return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException)]

@@ -16,6 +16,7 @@ from ..manifests.gateway import gateway_secret
 from ..manifests.ray_secret import ray_secret
 from ..rounds.decide import Round
 from ..rounds.facts import Facts
+from ..rounds.guard import STALE_SECONDS
 from .acting import Actor, GangRefused, NameTaken
 from .feeding import GatewayFeeder
 from .gateway import NOT_FED, GatewayRound
@@ -130,6 +131,8 @@ class Hands:
                 steps.note("create", error)
 
     async def _sweep(self, facts: Facts, round_: Round, steps: Steps) -> None:
+        if facts.watch_age[1] > STALE_SECONDS:
+            return  # a gang that seems gone may be there
         name = facts.name
         creations = [a for a in round_.decision.actions if isinstance(a, CreateGang)]
         gangs = {g.name for g in facts.gangs} | {names.gang_name(name, a.replica, a.attempt) for a in creations}

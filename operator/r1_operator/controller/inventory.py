@@ -9,6 +9,7 @@ from fractions import Fraction
 from ..api import names
 from ..cluster import Cache, Change
 from ..cluster.resources import NODES, PODS, JsonObject
+from ..lifecycle.pods import owner_of
 from ..placement.nodes import Node, holder_of, node_of, pod_requests
 from ..rounds.facts import Fleet
 from .queue import Key
@@ -25,6 +26,7 @@ class Inventory:
         self._sorted: tuple[Node, ...] | None = None
         self._used: dict[str, dict[str, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
         self._pods: dict[Key, dict[str, JsonObject]] = defaultdict(dict)
+        self._strangers: dict[Key, set[str]] = defaultdict(set)
         self._engines_on: dict[str, dict[tuple[str, str], Key]] = defaultdict(dict)
         cache.subscribe(self.on_change)
 
@@ -38,10 +40,15 @@ class Inventory:
         return self._sorted
 
     def pods(self, key: Key, component: str) -> tuple[JsonObject, ...]:
-        """Pods that carry the labels of one R1Deployment's engine or gateway, by name in order."""
+        """Pods that carry the labels of one R1Deployment's engine or gateway, by name in order; of the engine's only
+        those that some R1Deployment owns: this one, or an earlier one of its name."""
         found = self._pods.get(key, {})
         labelled = (found[name] for name in sorted(found))
         return tuple(pod for pod in labelled if pod["metadata"]["labels"].get(names.LABEL_COMPONENT) == component)
+
+    def strangers(self, key: Key) -> tuple[str, ...]:
+        """Names of pods that carry the labels of an R1Deployment's engine and are no R1Deployment's."""
+        return tuple(sorted(self._strangers.get(key, ())))
 
     def deployments(self) -> tuple[Key, ...]:
         """R1Deployments of which any pod is left."""
@@ -87,11 +94,15 @@ class Inventory:
             return
         namespace, name = metadata.get("namespace") or "", metadata["name"]
         key = (namespace, labels[names.LABEL_INSTANCE])
+        engine = labels.get(names.LABEL_COMPONENT) == names.COMPONENT_ENGINE
+        if engine and owner_of(pod) is None:
+            self._strangers[key].add(name) if sign > 0 else self._strangers[key].discard(name)
+            return
         node = str((pod.get("spec") or {}).get("nodeName") or "")
         runs = node and (pod.get("status") or {}).get("phase") not in _OVER
         if sign > 0:
             self._pods[key][name] = pod
-            if runs and labels.get(names.LABEL_COMPONENT) == names.COMPONENT_ENGINE:
+            if runs and engine:
                 self._engines_on[node][namespace, name] = key
         else:
             self._pods[key].pop(name, None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..cluster import ApiError
 from ..lifecycle.observed import Refusal
+from ..placement.quantity import parse_quantity
 from ..rounds.facts import Child
 from .gateway import GatewayRound
 from .queue import Key
@@ -59,7 +61,8 @@ class Memory:
         before = self.of(key)
         count = before.refusals + 1 if before.generation == generation else 1
         wait = min(FIRST_WAIT_SECONDS * 2.0 ** min(count - 1, 10), LONGEST_WAIT_SECONDS)
-        refusal = Refusal(error.message, now + max(wait, error.retry_after or 0.0), is_quota(error))
+        until, quota = now + max(wait, error.retry_after or 0.0), is_quota(error)
+        refusal = Refusal(error.message, until, quota, quota and overdrawn(error.message))
         self._lessons[key] = replace(before, refusal=refusal, refusals=count, generation=generation)
 
     def created(self, key: Key) -> None:
@@ -82,6 +85,24 @@ class Memory:
 def is_quota(error: ApiError) -> bool:
     """Whether a ResourceQuota refused it. The API server says so in words alone (plugin/resourcequota/admission)."""
     return error.status == 403 and "exceeded quota" in error.message
+
+
+def overdrawn(message: str) -> bool:
+    """Whether more of the quota is in use than it allows (somebody has lowered it), by the API server's own words:
+    `… requested: pods=1, used: pods=3, limited: pods=2`. What cannot be read counts as overdrawn."""
+    found = re.search(r"used: (.*), limited: (.*)$", message)
+    if found is None:
+        return True
+    try:
+        used, limited = ({k: parse_quantity(v) for k, v in map(_pair, part.split(","))} for part in found.groups())
+        return any(amount > limited[resource] for resource, amount in used.items())
+    except (KeyError, ValueError):
+        return True
+
+
+def _pair(text: str) -> tuple[str, str]:
+    resource, _, amount = text.strip().partition("=")
+    return resource, amount
 
 
 def is_refusal(error: ApiError) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ..api import names
 from ..autoscaling.window import ReplicaLoad, Sample, trimmed
 from ..cluster import Cache
-from ..cluster.resources import CONFIG_MAPS
+from ..cluster.resources import CONFIG_MAPS, JsonObject
 from ..lifecycle.gangs import Gang, Heard
-from ..lifecycle.pods import gangs_of
+from ..lifecycle.pods import gangs_of, owner_of
 from ..manifests.engine_config import attention_ranks
 from ..telemetry.server import Heartbeat
 from .inventory import Inventory
@@ -203,11 +203,13 @@ class Monitor:
 
     def _targets(self) -> list[_Target]:
         """Every gang there is."""
-        return [
-            _Target(key, gang)
-            for key in self._inventory.deployments()
-            for gang in gangs_of(self._inventory.pods(key, names.COMPONENT_ENGINE))
-        ]
+        targets: list[_Target] = []
+        for key in self._inventory.deployments():
+            by_owner: dict[str | None, list[JsonObject]] = defaultdict(list)
+            for pod in self._inventory.pods(key, names.COMPONENT_ENGINE):
+                by_owner[owner_of(pod)].append(pod)
+            targets += [_Target(key, gang) for pods in by_owner.values() for gang in gangs_of(pods)]
+        return targets
 
     def _heads_of_gangs(self) -> dict[str, _Target]:
         """Node 0 of each gang that runs, by address."""

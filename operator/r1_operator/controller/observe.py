@@ -72,7 +72,7 @@ class Observer:
             subject=subject,
             settings=self._settings,
             gangs=gangs,
-            strangers=tuple(p["metadata"]["name"] for p in pods if not owned_by(p, uid) and not of_another(p, uid)),
+            strangers=self._inventory.strangers(key),
             predecessors=tuple(old + _standing(pods, uid)),
             live=live,
             taken=self._memory.taken_by_others(key, now),

@@ -8,9 +8,10 @@ and completes them, or says that they are broken, and the gang is started anew.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..api import names
 from ..api.pinning import pinned_affinity
@@ -33,11 +34,12 @@ RETRY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One gang in the queue. `since`: when its pods were created."""
+    """One gang in the queue. `pods`: uids of its pods; others may carry its labels. `since`: when they were created."""
 
     key: Key
     gang: str
     shape: Shape
+    pods: frozenset[str]
     since: float
 
 
@@ -53,12 +55,7 @@ class Placer:
     # --- what the rounds say and ask ---------------------------------------------------------------------------------
     def submit(self, key: Key, waiting: Sequence[Waiting]) -> None:
         """These gangs of one R1Deployment want nodes; whatever else of it was in the queue does not any more."""
-        wanted = {
-            (key[0], each.gang.name): _Entry(
-                key, each.gang.name, each.shape, min(m.created_at for m in each.gang.members)
-            )
-            for each in waiting
-        }
+        wanted = {(key[0], each.gang.name): _entry(key, each) for each in waiting}
         kept = {place: entry for place, entry in self._queue.items() if entry.key != key}
         before = {place: entry for place, entry in self._queue.items() if entry.key == key}
         self._queue = kept | wanted
@@ -75,8 +72,10 @@ class Placer:
         }
 
     def ahead_of(self, key: Key) -> tuple[Request, ...]:
-        """Gangs of the other R1Deployments that wait, in their order."""
-        return tuple(Request(e.gang, e.shape) for e in self._in_order() if e.key != key)
+        """Gangs of the other R1Deployments that wait, in their order, up to the first of this one: if all counted as
+        ahead, two that roll on full nodes would wait for each other for ever."""
+        before = itertools.takewhile(lambda entry: entry.key != key, self._in_order())
+        return tuple(Request(e.gang, e.shape) for e in before)
 
     def wake(self) -> None:
         """Something that placement reads has changed."""
@@ -105,8 +104,8 @@ class Placer:
         Raises ApiError of the first gang that could not be carried out; the others have been by then.
         """
         waiting = [(entry, gang) for entry in self._in_order() if (gang := self._still_waits(entry)) is not None]
-        requests = [Request(f"{e.key[0]}/{g.name}", e.shape, _pins(g)) for e, g in waiting]
-        results = place(requests, self._nodes_without([g for _, g in waiting], [e.key for e, _ in waiting]))
+        requests = [Request(f"{e.key[0]}/{g.name}", self._as_admitted(e), _pins(g)) for e, g in waiting]
+        results = place(requests, self._nodes_without([entry for entry, _ in waiting]))
         errors: list[ApiError] = []
         for (entry, gang), result in zip(waiting, results, strict=True):
             where = (entry.key[0], gang.name)
@@ -129,23 +128,30 @@ class Placer:
 
     def _still_waits(self, entry: _Entry) -> Gang | None:
         """The gang as its pods are now, if it is whole, gated and not on its way out."""
-        pods = [
-            pod
-            for pod in self._inventory.pods(entry.key, names.COMPONENT_ENGINE)
-            if pod["metadata"]["labels"].get(names.LABEL_GANG) == entry.gang
-        ]
-        gang = next(iter(gangs_of(pods)), None)
+        gang = next(iter(gangs_of(self._pods(entry))), None)
         if gang is None or gang.missing or any(m.deleting for m in gang.members):
             return None
         return gang if any(m.gated for m in gang.members) else None
 
-    def _nodes_without(self, gangs: Sequence[Gang], keys: Sequence[Key]) -> tuple[Node, ...]:
+    def _as_admitted(self, entry: _Entry) -> Shape:
+        """What its pods ask for as the API server took them: webhooks and limit ranges add to what we render."""
+        asked = dict(entry.shape.requests)
+        for pod in self._pods(entry):
+            for resource, amount in pod_requests(pod["spec"]).items():
+                asked[resource] = max(asked.get(resource, amount), amount)
+        return replace(entry.shape, requests=asked)
+
+    def _pods(self, entry: _Entry) -> list[JsonObject]:
+        pods = self._inventory.pods(entry.key, names.COMPONENT_ENGINE)
+        return [pod for pod in pods if pod["metadata"]["uid"] in entry.pods]
+
+    def _nodes_without(self, entries: Sequence[_Entry]) -> tuple[Node, ...]:
         """Nodes, not counting pods of the gangs that are placed: their pins speak for them."""
         nodes = {node.name: node for node in self._inventory.nodes()}
-        for gang, key in zip(gangs, keys, strict=True):
-            for pod in self._inventory.pods(key, names.COMPONENT_ENGINE):
+        for entry in entries:
+            for pod in self._pods(entry):
                 holder = holder_of(pod)
-                if pod["metadata"]["labels"].get(names.LABEL_GANG) == gang.name and holder in nodes:
+                if holder in nodes:
                     nodes[holder] = nodes[holder].without(pod_requests(pod["spec"]))
         return tuple(nodes.values())
 
@@ -177,6 +183,12 @@ class Placer:
             {"op": "remove", "path": path},
         ]
         self._cache.remember(await self._client.patch_json(PODS, namespace, pod, operations))
+
+
+def _entry(key: Key, waiting: Waiting) -> _Entry:
+    members = waiting.gang.members
+    uids = frozenset(m.uid for m in members)
+    return _Entry(key, waiting.gang.name, waiting.shape, uids, min(m.created_at for m in members))
 
 
 def _pins(gang: Gang) -> dict[int, str]:

@@ -17,6 +17,7 @@ from .acting import Actor
 from .carry_out import Hands
 from .inventory import Inventory
 from .memory import Memory
+from .monitor import Monitor
 from .observe import Observer
 from .placing import Placer
 from .predecessor import of_another
@@ -40,6 +41,7 @@ class Reconciler:
         hands: Hands,
         teller: Teller,
         actor: Actor,
+        monitor: Monitor,
         placer: Placer,
         memory: Memory,
         metrics: Metrics,
@@ -48,7 +50,7 @@ class Reconciler:
     ) -> None:
         self._cache, self._inventory, self._clock, self._settings = cache, inventory, clock, settings
         self._observer, self._hands, self._teller, self._actor = observer, hands, teller, actor
-        self._placer, self._memory, self._metrics = placer, memory, metrics
+        self._monitor, self._placer, self._memory, self._metrics = monitor, placer, memory, metrics
 
     async def reconcile(self, key: Key) -> float | None:
         """One round. → seconds until the next one if nothing happens. Raises ReconcileFailed in the end."""
@@ -80,7 +82,10 @@ class Reconciler:
             if node.silent_since is not None and now - node.silent_since >= self._settings.node_lost_seconds
         }
         known = {node.name for node in self._inventory.nodes()}
+        heard = self._monitor.heard(key)
         for gang in gangs:
+            if gang.name in heard:
+                continue  # it still finishes its requests
             lost = _lost(gang, silent, known)
             await steps.all(f"force {gang.name}", self._actor.end_pods(key[0], lost))
         return bool(gangs)

@@ -12,7 +12,7 @@ Rules, in the order of this file:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -208,8 +208,23 @@ def _creations(
     now: float,
 ) -> list[Action]:
     """Those first that are missed most: what was begun, what failed, what is wanted, what rolls."""
-    created: list[Action] = [*_complete(staying, wanted, observed), *_restart(staying, wanted, observed, now)]
-    return created if wanted.hold else [*created, *_create(staying, replaced, wanted, observed, surge)]
+    created: list[Action] = _complete(staying, wanted, observed)
+    if not observed.allowance.nothing:  # on old news, what seems lost may serve: its next attempt would end it
+        created += _restart(staying, wanted, observed, now)
+    if not wanted.hold:
+        return [*created, *_create(staying, replaced, wanted, observed, surge)]
+    known = _as_the_others(wanted, observed)
+    return created if known is None else [*created, *_create(staying, (), known, observed, 0)]
+
+
+def _as_the_others(wanted: Wanted, observed: Observed) -> Wanted | None:
+    """While no revision can be made from the spec: what is missing (evicted, deleted by somebody) comes back as what
+    most of the others are, as far as that is still known."""
+    revisions = Counter(g.revision for g in observed.gangs if g.revision in observed.templates)
+    if not revisions:
+        return None
+    revision, _ = revisions.most_common(1)[0]
+    return replace(wanted, revision=revision, size=observed.templates[revision])
 
 
 def _complete(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed) -> list[Action]:
@@ -241,7 +256,7 @@ def _restart(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, n
         revision = _restarts_as(view, wanted, observed)
         if revision is None:
             continue
-        size = view.gang.size if view.gang is not None and revision != wanted.revision else wanted.size
+        size = wanted.size if revision == wanted.revision else observed.templates[revision]
         message = view.failure.message if view.failure else "its pods are gone"
         attempt = _next_attempt(view.replica, observed)
         actions.append(CreateGang(view.replica, attempt, tuple(range(size)), Why.RESTART, message, revision))

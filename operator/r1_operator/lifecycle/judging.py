@@ -60,6 +60,7 @@ class Evidence:
 
     start_seconds: float
     stall_seconds: float = float("inf")
+    drain_seconds: float = float("inf")
     records: Mapping[int, Record] = field(default_factory=dict)
     remembers: bool = True
     dead_nodes: Mapping[str, str] = field(default_factory=dict)
@@ -70,9 +71,10 @@ class Evidence:
     def was_ready(self, gang: Gang) -> bool:
         """Whether this attempt has been ready before, as far as anybody knows."""
         record = self.records.get(gang.replica)
-        if record is None or record.attempt != gang.attempt:
+        if record is None:
             return not self.remembers
-        return record.was_ready
+        # A record of another attempt: a status that could not be written, or one from a backup. Then it is not known.
+        return record.was_ready if record.attempt == gang.attempt else True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,14 @@ def _stopped_answering(gang: Gang, late: Member, evidence: Evidence, now: float)
     silence = evidence.silence.get(gang.name, 0.0)
     if record is None or record.attempt != gang.attempt or record.stage != GangState.UNREADY:
         return None  # first the status says so, then its time runs
+    heard = evidence.heard.get(gang.name)
+    if (
+        heard is not None
+        and heard.stage == "Draining"
+        and now - record.since > evidence.drain_seconds + UNREADY_SECONDS
+    ):
+        message = f"pod {late.name} on node {late.node} drains though nobody deletes it, for {now - record.since:.0f} s"
+        return Failure("StoppedServing", message, now)
     if min(silence, now - record.since) < UNREADY_SECONDS:
         return None
     message = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,17 +77,23 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The last create was refused, and is not tried again before `until` (unix seconds)."""
+    """The last create was refused, and is not tried again before `until` (unix seconds).
+
+    `quota`: by a ResourceQuota. `overdrawn`: more of it is used than it allows, or that is not known: what one gang
+    gives back, another one would not get.
+    """
 
     message: str
     until: float
     quota: bool = False
+    overdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What there is. By gang name: `loads` (requests running or waiting; a gang that is missing there is unknown, not
-    idle) and `broken`: why its pins cannot come true any more. `templates`: revisions of which pods can be made."""
+    idle) and `broken`: why its pins cannot come true any more. `templates`: revisions of which pods can be made, and
+    how many a gang of each has."""
 
     gangs: tuple[Gang, ...]
     evidence: Evidence
@@ -96,4 +102,4 @@ class Observed:
     allowance: Allowance = Allowance()
     refusal: Refusal | None = None
     broken: Mapping[str, str] = field(default_factory=dict)
-    templates: Collection[str] = ()
+    templates: Mapping[str, int] = field(default_factory=dict)

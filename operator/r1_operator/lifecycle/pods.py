@@ -21,6 +21,12 @@ def owned_by(obj: Json, uid: str) -> bool:
     return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
 
 
+def owner_of(obj: Json) -> str | None:
+    """uid of the R1Deployment that controls an object; None for somebody else's, whatever labels it carries."""
+    owners = obj["metadata"].get("ownerReferences") or ()
+    return next((str(o["uid"]) for o in owners if o.get("controller") and o.get("kind") == names.KIND), None)
+
+
 def gangs_of(pods: Iterable[Json]) -> tuple[Gang, ...]:
     """Group engine pods by gang, ordered by replica and attempt. Pods without our labels are skipped.
 

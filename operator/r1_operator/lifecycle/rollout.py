@@ -88,7 +88,8 @@ def roll(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, anyth
     replaced = _replaceable([v for v in old if v.state not in _SERVED], observed)
     if replaced:
         return Roll(replaced=tuple(replaced))
-    serving_old = [v for v in old if v.state is GangState.READY]
+    # Nobody's successor can wait for one that may never be ready again: it was ready once, and only the roll ends it.
+    serving_old = [v for v in old if v.state is GangState.READY] or [v for v in old if v.state in _SERVED]
     if not serving_old:
         return Roll(blocked=_waits_for(old, observed))
     new = [v for v in views if not outdated(v, wanted)]
@@ -127,11 +128,12 @@ def _retire_one(old: Sequence[ReplicaView], ready: Sequence[ReplicaView], wanted
 
 def _begin(old: Sequence[ReplicaView], ready: Sequence[ReplicaView], wanted: Wanted, observed: Observed) -> Roll:
     """Create the extra gang; where a quota or the volume refuses that, drain one whose share it can take over."""
-    by_quota = observed.refusal is not None and observed.refusal.quota
+    refusal = observed.refusal
+    by_quota = refusal is not None and refusal.quota and not refusal.overdrawn
     if not by_quota and not wanted.alone:
         return Roll(surge=1)
     surge = 0 if wanted.alone else 1
-    if len(ready) >= wanted.replicas:
+    if len(ready) >= wanted.replicas and (by_quota or refusal is None):
         for victim in sorted(old, key=lambda v: _order(v, wanted, observed)):
             takes_over = wanted.alone or observed.room.quota_after(victim.name)
             if takes_over and observed.room.after(victim.name, 1):

@@ -47,21 +47,3 @@ def attention_ranks(config_map: Mapping[str, Any] | None) -> int | None:
         return int(json.loads((config_map or {})["data"][names.ENGINE_CONFIG_KEY])["attentionDataParallel"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def engine_config_map(context: Context, replica: int, attempt: int) -> dict[str, Any]:
-    """ConfigMap of one gang."""
-    labels = {
-        names.LABEL_REPLICA: str(replica),
-        names.LABEL_GANG: names.gang_name(context.name, replica, attempt),
-    }
-    text = json.dumps(engine_config(context, replica, attempt), indent=1)
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": context.metadata(
-            names.engine_config_map(context.name, replica, attempt), names.COMPONENT_ENGINE, labels
-        ),
-        "immutable": True,
-        "data": {names.ENGINE_CONFIG_KEY: text},
-    }

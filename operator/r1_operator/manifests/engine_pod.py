@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..api import names
-from ..placement.nodes import pod_requests
-from ..placement.place import DEFAULT_FABRIC_LABEL, Shape, Toleration
 from .context import Context
 from .engine_config import engine_config
 
@@ -18,22 +16,6 @@ def revision_of(context: Context) -> str:
     """Hash of all that a running gang cannot take over: another revision means other pods."""
     pod = engine_pod(context, 0, 0, 0, "")
     return names.content_hash({"pod": pod["spec"], "config": engine_config(context, 0, 0)})
-
-
-def shape_of(context: Context, fabric_label: str = DEFAULT_FABRIC_LABEL) -> Shape:
-    """What a gang of this deployment needs of its nodes, from the very pod that will be created."""
-    spec = engine_pod(context, 0, 0, 0, "")["spec"]
-    return Shape(
-        size=context.plan.nodes_per_replica,
-        resource=context.plan.resource_name,
-        requests=pod_requests(spec),
-        node_selector=context.node_selector,
-        tolerations=tuple(
-            Toleration(t.get("key", ""), t.get("operator", "Equal"), t.get("value", ""), t.get("effect", ""))
-            for t in spec["tolerations"]
-        ),
-        fabric_label=fabric_label,
-    )
 
 
 def engine_pod(context: Context, replica: int, attempt: int, node: int, revision: str) -> dict[str, Any]:

@@ -13,19 +13,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..api import names
+from ..placement.nodes import pod_requests
+from ..placement.place import DEFAULT_FABRIC_LABEL, Shape, Toleration
 from .context import Context
 from .engine_config import engine_config
 from .engine_pod import engine_pod, revision_of
 
-_POD_KEY, _SIZE_KEY = "pod.json", "nodes"
+_POD_KEY, _SIZE_KEY, _RESOURCE_KEY = "pod.json", "nodes", "resource"
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One revision: its hash, how many nodes a gang has, the pod of node 0 and its engine.json."""
+    """One revision: its hash, how many nodes a gang has, the resource whose nodes it takes whole, the pod of node 0 and
+    its engine.json."""
 
     revision: str
     size: int
+    resource: str
     pod: Mapping[str, Any]
     config: Mapping[str, Any]
 
@@ -34,7 +38,24 @@ def template_of(context: Context) -> Template:
     """The revision that the spec asks for now."""
     revision = revision_of(context)
     pod = engine_pod(context, 0, 0, 0, revision)
-    return Template(revision, context.plan.nodes_per_replica, pod, engine_config(context, 0, 0))
+    plan = context.plan
+    return Template(revision, plan.nodes_per_replica, plan.resource_name, pod, engine_config(context, 0, 0))
+
+
+def shape_of(template: Template, fabric_label: str = DEFAULT_FABRIC_LABEL) -> Shape:
+    """What a gang of this revision needs of its nodes, from the very pods that are created."""
+    spec = template.pod["spec"]
+    return Shape(
+        size=template.size,
+        resource=template.resource,
+        requests=pod_requests(spec),
+        node_selector=spec["nodeSelector"],
+        tolerations=tuple(
+            Toleration(t.get("key", ""), t.get("operator", "Equal"), t.get("value", ""), t.get("effect", ""))
+            for t in spec["tolerations"]
+        ),
+        fabric_label=fabric_label,
+    )
 
 
 def template_config_map(context: Context, template: Template) -> dict[str, Any]:
@@ -44,6 +65,7 @@ def template_config_map(context: Context, template: Template) -> dict[str, Any]:
         _POD_KEY: json.dumps(template.pod, sort_keys=True),
         names.ENGINE_CONFIG_KEY: json.dumps(template.config, sort_keys=True),
         _SIZE_KEY: str(template.size),
+        _RESOURCE_KEY: template.resource,
     }
     metadata = context.metadata(name, names.COMPONENT_ENGINE, {names.LABEL_REVISION: template.revision})
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": data}
@@ -59,7 +81,7 @@ def templates_of(config_maps: Iterable[Mapping[str, Any]]) -> dict[str, Template
         try:
             revision = labels[names.LABEL_REVISION]
             pod, config = json.loads(data[_POD_KEY]), json.loads(data[names.ENGINE_CONFIG_KEY])
-            found[revision] = Template(revision, int(data[_SIZE_KEY]), pod, config)
+            found[revision] = Template(revision, int(data[_SIZE_KEY]), data[_RESOURCE_KEY], pod, config)
         except (KeyError, ValueError):
             continue
     return found

@@ -30,10 +30,24 @@ class Children:
     tokens: tuple[str, ...] = ()
     taken: Mapping[Child, str] = field(default_factory=dict)
 
-    def gangs_may_start(self, name: str) -> bool:
-        """A gang of the R1Deployment `name` needs its Service to find its head, and its Secret to keep others out."""
-        needed = {("Service", names.engine_service(name)), ("Secret", names.ray_secret(name))}
-        return needed.isdisjoint(self.taken)
+
+def taken_names(facts: Facts) -> dict[Child, str]:
+    """Names of ours that belong to somebody else, and to whom, as far as is known before anything is written."""
+    uid = facts.subject.metadata.uid
+    by_others = {child: owner_words(live) for child, live in facts.live.items() if not owned_by(live, uid)}
+    return dict(facts.taken) | {child: whose for child, whose in by_others.items() if child in _names(facts.name)}
+
+
+def _names(name: str) -> set[Child]:
+    gateway = names.gateway_name(name)
+    mine = {(kind, gateway) for kind in ("Service", "Secret", "ConfigMap", "Deployment", "PodDisruptionBudget")}
+    return mine | {("Service", names.engine_service(name)), ("Secret", names.ray_secret(name))}
+
+
+def gangs_may_start(facts: Facts) -> bool:
+    """A gang needs its Service to find its head, and its Secret to keep others out."""
+    needed = {("Service", names.engine_service(facts.name)), ("Secret", names.ray_secret(facts.name))}
+    return needed.isdisjoint(taken_names(facts))
 
 
 def children(facts: Facts, template: Template | None, workers: frozenset[str]) -> Children:
@@ -41,16 +55,14 @@ def children(facts: Facts, template: Template | None, workers: frozenset[str]) -
     context = facts.subject.context
     if context is None:
         return Children()
-    taken = dict(facts.taken)
+    taken = taken_names(facts)
     secrets = (names.ray_secret(context.name), names.gateway_name(context.name))
     wanted = _wanted(context, template, workers, facts.epoch)
-    for child in [("Secret", name) for name in secrets] + [child_of(obj) for obj in wanted]:
-        live = facts.live.get(child)
-        if live is not None and not owned_by(live, str(context.owner["uid"])):
-            taken[child] = owner_words(live)
     free = [obj for obj in wanted if child_of(obj) not in taken and not _uses(obj, taken)]
     create = [obj for obj in free if child_of(obj) not in facts.live]
-    apply = [obj for obj in free if child_of(obj) in facts.live and differs(obj, facts.live[child_of(obj)])]
+    # What is immutable stays as it was written: a template of another version of the operator among them.
+    there = [obj for obj in free if child_of(obj) in facts.live and not obj.get("immutable")]
+    apply = [obj for obj in there if differs(obj, facts.live[child_of(obj)])]
     tokens = [n for n in secrets if ("Secret", n) not in facts.live and ("Secret", n) not in taken]
     return Children(tuple(create), tuple(apply), tuple(tokens), taken)
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..api import names
 from ..api.reasons import Reason
-from ..lifecycle.actions import CreateGang, Decision, EndPods
+from ..lifecycle.actions import CreateGang, Decision
 from ..lifecycle.decide import next_actions
 from ..lifecycle.gangs import Gang
 from ..lifecycle.judging import Evidence, Verdict, judge
 from ..lifecycle.observed import Nowhere, Observed, Refusal, Room, Wanted
 from ..lifecycle.records import records_of
-from ..manifests.engine_pod import shape_of
-from ..manifests.template import Template, template_of
+from ..manifests.template import Template, shape_of, template_of
 from ..placement.place import Shape
 from ..status.observation import Finding
-from .children import Children, children, name_taken
+from .children import Children, children, gangs_may_start, name_taken
 from .facts import Facts
-from .guard import Losses, allowance, losses
+from .guard import Losses, allowance, losses, unheard
 from .room import PlacementRoom
 from .routing import workers
 from .scaling import Scaling, scale
@@ -65,26 +64,29 @@ def decide(facts: Facts, now: float) -> Round:
     weights = facts.weights or Finding("Unknown", Reason.WEIGHTS_UNCHECKED, "not looked at before the spec is valid")
     template = template_of(facts.subject.context) if facts.subject.context is not None else None
     wanted = _wanted(facts, scaling, template, weights)
-    observed = _observed(facts, evidence, verdicts, scaling, wanted)
+    observed = _observed(facts, evidence, verdicts, scaling, template)
     decision = next_actions(wanted, observed, now)
     to = workers(facts, decision)
     around = children(facts, None if wanted.hold else template, to)
-    if not around.gangs_may_start(facts.name):
-        decision = replace(decision, actions=tuple(a for a in decision.actions if isinstance(a, EndPods)))
-    shape = _shape(facts)
-    fitting = [g for g in decision.unplaced if shape is not None and g.size == shape.size]
+    templates = dict(facts.templates) | ({template.revision: template} if template is not None else {})
     return Round(
         wanted=wanted,
         scaling=scaling,
         decision=decision,
         children=around,
         workers=to,
-        waiting=tuple(Waiting(gang, shape) for gang in fitting if shape is not None),
-        templates=dict(facts.templates) | ({template.revision: template} if template is not None else {}),
+        waiting=_waiting(facts, decision, templates),
+        templates=templates,
         weights=weights,
         troubles=_troubles(facts, lost, observed, decision, around),
         revision=template.revision if template is not None else None,
     )
+
+
+def _waiting(facts: Facts, decision: Decision, templates: Mapping[str, Template]) -> tuple[Waiting, ...]:
+    """Each wants nodes for what it was made as: the spec of the moment may be another, or none that can be planned."""
+    known = [g for g in decision.unplaced if g.revision in templates]
+    return tuple(Waiting(g, shape_of(templates[g.revision], facts.settings.fabric_label)) for g in known)
 
 
 def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
@@ -96,7 +98,8 @@ def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
         remembers=facts.remembers,
         dead_nodes=lost.dead,
         heard=facts.engines.heard,
-        silence=facts.engines.silence,
+        silence=unheard(facts),
+        drain_seconds=facts.subject.spec.drain.seconds if facts.subject.spec is not None else float("inf"),
         hangs=facts.engines.hangs,
     )
 
@@ -116,11 +119,11 @@ def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: 
 
 
 def _observed(
-    facts: Facts, evidence: Evidence, verdicts: Mapping[str, Verdict], scaling: Scaling, wanted: Wanted
+    facts: Facts, evidence: Evidence, verdicts: Mapping[str, Verdict], scaling: Scaling, template: Template | None
 ) -> Observed:
-    shape = _shape(facts)
     room: Room = Nowhere()
-    if shape is not None:
+    if template is not None:
+        shape = shape_of(template, facts.settings.fabric_label)
         room = PlacementRoom(shape, facts.nodes.all, facts.nodes.held, facts.nodes.ahead)
     return Observed(
         gangs=facts.gangs,
@@ -128,9 +131,9 @@ def _observed(
         loads=_loads(facts),
         room=room,
         allowance=allowance(facts, verdicts, scaling.by_user),
-        refusal=facts.refusal,
+        refusal=facts.refusal if gangs_may_start(facts) else Refusal("a name is taken", float("inf")),
         broken={gang: verdict.message for gang, verdict in facts.verdicts.items() if verdict.broken_pins},
-        templates=frozenset(facts.templates),
+        templates={revision: template.size for revision, template in facts.templates.items()},
     )
 
 
@@ -145,11 +148,6 @@ def _loads(facts: Facts) -> Mapping[str, int]:
     return found
 
 
-def _shape(facts: Facts) -> Shape | None:
-    context = facts.subject.context
-    return shape_of(context, facts.settings.fabric_label) if context is not None else None
-
-
 def _troubles(
     facts: Facts, lost: Losses, observed: Observed, decision: Decision, around: Children
 ) -> tuple[Finding, ...]:
@@ -158,7 +156,7 @@ def _troubles(
         Finding("False", Reason.STALE_WATCH, observed.allowance.nothing) if observed.allowance.nothing else None,
         lost.suspended,
         name_taken(around.taken),
-        _refused(facts.refusal) if _creates(decision) else None,
+        _refused(facts.refusal) if _creates(decision) and gangs_may_start(facts) else None,
         Finding("False", decision.blocked.reason, decision.blocked.message) if decision.blocked else None,
         _strangers(facts.strangers),
         _unread(facts),

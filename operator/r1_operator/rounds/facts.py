@@ -59,7 +59,8 @@ class Engines:
 @dataclass(frozen=True, slots=True)
 class Nodes:
     """Nodes with what is used on them, by name in order. `gone`: nodes without an object, as a live look confirmed.
-    `held`: what each gang of ours holds on which node. `ahead`: gangs of others that wait for nodes, in their order."""
+    `held`: what each gang of ours holds on which node. `ahead`: gangs of others that wait for nodes and come before the
+    first of ours, in their order."""
 
     all: tuple[Node, ...] = ()
     gone: frozenset[str] = frozenset()

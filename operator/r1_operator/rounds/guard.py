@@ -41,8 +41,10 @@ def losses(facts: Facts, now: float) -> Losses:
     """Which of the nodes that our gangs hold are lost.
 
     Not one on which an engine answers its agent's port or the gateways: its users' traffic does not go through the
-    control plane. A Node object that is gone counts once a live look has confirmed it.
+    control plane. A Node object that is gone counts once a live look has confirmed it. Old news tells of no loss.
     """
+    if _blind(facts):
+        return Losses()
     nodes = facts.nodes.by_name()
     holders: dict[str, list[Gang]] = {}
     for gang in facts.gangs:
@@ -64,14 +66,47 @@ def losses(facts: Facts, now: float) -> Losses:
             silent[name] = f"not Ready since {rfc3339(node.silent_since)} ({node.silent_why})"
     if silent and _together(facts.nodes.fleet, facts.nodes.all):
         return Losses(dead, _suspended(facts.nodes.fleet, sorted(silent)))
+    if silent and _deaf(facts, set(silent)):
+        return Losses(
+            dead, _suspended(facts.nodes.fleet, sorted(silent), "this operator reaches no engine at all, and ")
+        )
     return Losses(dead | silent)
 
 
 def answers(facts: Facts, gang: Gang) -> bool:
-    """Whether anybody hears of this gang apart from the kubelets: its own agent, or the gateways."""
+    """Whether anybody hears of this gang apart from the kubelets: its own agent, or the gateways.
+
+    An agent that could be asked and has not been silent for long, or was not asked yet (a leader's first round), counts
+    as one that answers.
+    """
     heard = facts.engines.heard.get(gang.name)
     if heard is not None:
         return heard.stage != "Failed"
+    if routed(facts, gang):
+        return True
+    silence, head = facts.engines.silence.get(gang.name), gang.head
+    if silence is None:
+        return head is not None and head.address is not None and head.phase == "Running"
+    return silence < facts.settings.node_lost_seconds
+
+
+def unheard(facts: Facts) -> Mapping[str, float]:
+    """For how long the agents of gangs have said nothing for which no gateway speaks either, by gang.
+
+    None where the gateways could not be asked, and none where several gangs run and not one of them is heard: then it
+    is our own way to them that is cut, or a policy that shuts a port.
+    """
+    if facts.gateways.rotation is None or facts.gateways.serving == 0:
+        return {}
+    running = [g for g in facts.gangs if g.name in facts.engines.silence]
+    silent = [g for g in running if g.name not in facts.engines.heard and not routed(facts, g)]
+    if len(running) > 1 and len(silent) == len(running):
+        return {}
+    return {g.name: facts.engines.silence[g.name] for g in silent}
+
+
+def routed(facts: Facts, gang: Gang) -> bool:
+    """Whether every gateway pod sends requests to this gang, as far as is known."""
     head, rotation = gang.head, facts.gateways.rotation
     return bool(head and head.address and rotation and names.engine_url(head.address) in rotation)
 
@@ -86,14 +121,22 @@ def _together(fleet: Fleet, nodes: tuple[Node, ...]) -> bool:
     return len(fleet.silent) > max(BREAKER_NODES, BREAKER_SHARE * len(fleet.holding))
 
 
-def _suspended(fleet: Fleet, silent: list[str]) -> Finding:
+def _deaf(facts: Facts, silent: set[str]) -> bool:
+    """Whether not even those answer whose nodes are well: then it is our own way to them that is cut."""
+    well = [
+        g for g in facts.gangs if g.head and g.head.phase == "Running" and all(m.node not in silent for m in g.members)
+    ]
+    return bool(well) and not any(answers(facts, gang) for gang in well)
+
+
+def _suspended(fleet: Fleet, silent: list[str], why: str = "") -> Finding:
     shown = ", ".join(silent[:3]) + (f" and {len(silent) - 3} more" if len(silent) > 3 else "")
     return Finding(
         "False",
         Reason.NODE_LOSS_SUSPENDED,
-        f"{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together ({shown} among "
-        "them): nothing is ended or started anew until they answer. If they are off for certain, delete their Node "
-        "objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        f"{why}{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together "
+        f"({shown} among them): nothing is ended or started anew until they answer. If they are off for certain, "
+        "delete their Node objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
     )
 
 
@@ -117,8 +160,4 @@ def _rotation(facts: Facts, ready: list[Gang]) -> frozenset[str] | None:
         return None
     if gateways.serving == 0:
         return frozenset(gang.name for gang in ready)  # nobody routes anywhere: nothing can be cut
-    return frozenset(
-        gang.name
-        for gang in ready
-        if gang.head and gang.head.address and names.engine_url(gang.head.address) in gateways.rotation
-    )
+    return frozenset(gang.name for gang in ready if routed(facts, gang))

@@ -13,7 +13,7 @@ from ..placement.place import Placement, Request, Shape, Unplaceable, place, roo
 @dataclass(frozen=True, slots=True)
 class PlacementRoom:
     """Answers lifecycle's questions by placing for real. `held`: what each of our gangs holds on which node. `ahead`:
-    gangs of others that wait as well: whatever becomes free, they may take it first."""
+    gangs of others that waited first: whatever becomes free, they may take it."""
 
     shape: Shape
     nodes: tuple[Node, ...]
