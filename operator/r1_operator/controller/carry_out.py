@@ -16,7 +16,6 @@ from ..manifests.gateway import gateway_secret
 from ..manifests.ray_secret import ray_secret
 from ..rounds.decide import Round
 from ..rounds.facts import Facts
-from ..rounds.guard import STALE_SECONDS
 from .acting import Actor, GangRefused, NameTaken
 from .feeding import GatewayFeeder
 from .gateway import NOT_FED, GatewayRound
@@ -131,7 +130,7 @@ class Hands:
                 steps.note("create", error)
 
     async def _sweep(self, facts: Facts, round_: Round, steps: Steps) -> None:
-        if facts.watch_age[1] > STALE_SECONDS:
+        if round_.old_news:
             return  # a gang that seems gone may be there
         name = facts.name
         creations = [a for a in round_.decision.actions if isinstance(a, CreateGang)]

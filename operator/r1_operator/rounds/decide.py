@@ -53,6 +53,8 @@ class Round:
     weights: Finding
     troubles: tuple[Finding, ...]
     revision: str | None = None
+    old_news: bool = False
+    """Decided on a watch that stands still: what seems gone may be there."""
 
 
 def decide(facts: Facts, now: float) -> Round:
@@ -80,6 +82,7 @@ def decide(facts: Facts, now: float) -> Round:
         weights=weights,
         troubles=_troubles(facts, lost, observed, decision, around),
         revision=template.revision if template is not None else None,
+        old_news=bool(observed.allowance.nothing),
     )
 
 
