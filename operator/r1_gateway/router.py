@@ -46,6 +46,10 @@ _HEALTH: dict[str, object] = {
 # worker that is dead, leaving, or our placeholder: with 8 requests waiting the only replica answered nobody.
 _NEVER_REFUSE = ("--disable-circuit-breaker", "--disable-worker-overload-protection")
 
+# An address that nobody has any more (its pod was deleted, its node lost power) refuses nothing: each request that is
+# sent there waits for so long before it is tried elsewhere. smg's own is 10 s, and no option of its command line.
+_CONNECT_SECONDS = 2
+
 _LONGEST_REQUEST_SECONDS = 4 * 3600  # 163,840 tokens at 12 tokens/s
 
 
@@ -133,7 +137,7 @@ class Router:
 
     async def add(self, url: str) -> None:
         """Ask for a worker's registration, which happens in the background."""
-        await self._call("POST", "/workers", {"url": url})
+        await self._call("POST", "/workers", {"url": url, "http_pool": {"connect_timeout_secs": _CONNECT_SECONDS}})
 
     async def remove(self, worker_id: str) -> None:
         """Take a worker out of rotation; its running requests go on."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -109,6 +110,23 @@ def _answer(part: str, finish: str | None) -> dict[str, Any]:
     choice = {"index": 0, part: {"role": "assistant", "content": "1 "}, "finish_reason": finish}
     usage = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
     return {"id": "1", "object": kind, "created": 1, "model": MODEL, "choices": [choice], "usage": usage}
+
+
+@contextmanager
+def swallowing(url: str) -> Iterator[None]:
+    """As an address that nobody has any more: it neither takes nor refuses connections. Linux lets the first packets of
+    connections drop where those before them were not accepted."""
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(0)
+        for _ in range(3):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        yield
 
 
 @asynccontextmanager
