@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
+from tests.behaviour.traffic import AT_ONCE, traffic
 from tests.behaviour.world import NODES, Deployment, World, answers, ask, names_of, wait_for
 
 pytestmark = pytest.mark.cluster
 
 Deploy = Callable[..., Deployment]
-
-
-@contextmanager
-def traffic(base: str, streams: int = 2) -> Iterator[list[str]]:
-    """Requests one after the other in each stream; → the errors so far."""
-    wait_for("the gateway answers", lambda: answers(base))  # kube-proxy may know the pod a moment after it is ready
-    errors: list[str] = []
-    texts: list[str] = []
-    over = threading.Event()
-
-    def stream() -> None:
-        while not over.is_set():
-            try:
-                texts.append(ask(base))
-            except Exception as error:
-                errors.append(repr(error))
-
-    threads = [threading.Thread(target=stream) for _ in range(streams)]
-    for thread in threads:
-        thread.start()
-    try:
-        wait_for("traffic flows", lambda: len(texts), until=lambda count: count >= streams)
-        yield errors
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_node_lost_moves_the_gang(world: World, deploy: Deploy) -> None:
@@ -59,12 +32,12 @@ def test_node_lost_moves_the_gang(world: World, deploy: Deploy) -> None:
 
 
 def test_roll_keeps_serving(deploy: Deploy) -> None:
-    r1 = deploy(topology={"nodesPerReplica": 1})
+    r1 = deploy(env=AT_ONCE, topology={"nodesPerReplica": 1})
     r1.await_ready("r1-0-0")
-    with traffic(r1.gateway()) as errors:
-        r1.apply(env={"ANOTHER": "1"}, topology={"nodesPerReplica": 1})
+    with traffic(r1) as answers:
+        r1.apply(env={**AT_ONCE, "ANOTHER": "1"}, topology={"nodesPerReplica": 1})
         wait_for("the new gang alone", r1.gangs, until=lambda g: g == {"r1-1-0": "Ready"})
-    assert errors == []
+    assert answers.lost == []
 
 
 @pytest.mark.alone
@@ -95,16 +68,27 @@ def test_apply_serves_and_then_writes_nothing(world: World, deploy: Deploy) -> N
 
 
 def test_scale_up_and_down_loses_no_request(deploy: Deploy) -> None:
-    r1 = deploy()
+    r1 = deploy(env=AT_ONCE)
     r1.await_ready("r1-0-0")
-    with traffic(r1.gateway()) as errors:
+    with traffic(r1) as answers:
         r1.kubectl("scale", "r1d", "r1", "--replicas=2")
         r1.await_ready("r1-0-0", "r1-1-0")
         r1.kubectl("scale", "r1d", "r1", "--replicas=1")
         wait_for("one left", r1.gangs, until=lambda gangs: len(gangs) == 1)
         wait_for("two pods", lambda: names_of(r1.pods()), until=lambda pods: len(pods) == 2)
-    assert errors == []
+    assert answers.lost == []
     assert any(e.startswith("ReplicaDraining") for e in r1.events())
+
+
+def test_deleted_gateway_pods_lose_no_request(deploy: Deploy) -> None:
+    r1 = deploy(env=AT_ONCE, topology={"nodesPerReplica": 1})
+    r1.await_ready("r1-0-0")
+    both = wait_for("two gateways", r1.serving_gateways, until=lambda names: len(names) == 2)
+    with traffic(r1) as answers:
+        for gone in sorted(both):
+            r1.kubectl("delete", "pod", gone, "--wait=false")
+            wait_for("another one", r1.serving_gateways, until=lambda names, gone=gone: len(names - {gone}) == 2)
+    assert answers.lost == []
 
 
 def test_deleted_midway_leaves_nothing(deploy: Deploy) -> None:
@@ -157,7 +141,7 @@ def test_pod_deleted_by_a_user_drains_the_gang_and_is_replaced(deploy: Deploy) -
     r1.await_ready("r1-0-0")
     running: list[str] = []
     base = r1.gateway()
-    with traffic(base) as errors:
+    with traffic(r1, streams=2) as answers:
         asking = threading.Thread(target=lambda: running.append(ask(base, tokens=200)))
         asking.start()
         wait_for("requests run", lambda: r1.in_flight("r1-0-0-0"), until=lambda count: count >= 3)
@@ -166,7 +150,7 @@ def test_pod_deleted_by_a_user_drains_the_gang_and_is_replaced(deploy: Deploy) -
         asking.join()
     assert running, "the running request was cut"
     # One replica: requests between the two gangs are turned away, but never broken.
-    assert {error for error in errors if "503: " not in error} == set()
+    assert {lost for lost in answers.lost if not lost.startswith("503: ")} == set()
     wait_for("the old pods gone", lambda: names_of(r1.pods()), until=lambda pods: pods == ["r1-0-1-0", "r1-0-1-1"])
 
 
@@ -186,7 +170,7 @@ CORDONED = [f"n{number}" for number in range(5, NODES + 1)]
 def _wait_for_room(world: World, deploy: Deploy) -> None:
     r1 = deploy(replicas=3)
     told = r1.await_condition("GangsPlaced", "False", "InsufficientNodes")
-    assert "r1-2-0 needs 2 whole free nodes with 1 nvidia.com/gpu each: 0 of" in told["message"]
+    assert "r1-2-0 needs 2 whole free nodes with 1 nvidia.com/gpu each: 0 are free" in told["message"]
     wait_for("two ready", r1.gangs, until=lambda g: list(g.values()).count("Ready") == 2)
     third = [p for p in r1.pods() if p["metadata"]["name"].startswith("r1-2-0-")]
     assert len(third) == 2

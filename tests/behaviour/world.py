@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -149,11 +150,16 @@ class Deployments:
         self._made: list[Deployment] = []
 
     def __call__(self, **spec: Any) -> Deployment:
+        deployment = self.in_own_namespace()
+        deployment.apply(**spec)
+        return deployment
+
+    def in_own_namespace(self) -> Deployment:
+        """One that is not applied yet: its namespace is there, for what others put into it first."""
         namespace = f"{self._namespace}-{len(self._made)}" if self._made else self._namespace
         self._world.cluster.kubectl("create", "namespace", namespace)
         deployment = Deployment(self._world, namespace, "r1")
         self._made.append(deployment)
-        deployment.apply(**spec)
         return deployment
 
     def delete(self) -> None:
@@ -169,7 +175,8 @@ class Deployment:
         self.cluster, self.namespace, self.name = world.cluster, namespace, name
         self._world, self._reader = world, world.reader
 
-    def apply(self, env: Mapping[str, str] | None = None, **spec: Any) -> None:
+    def apply(self, env: Mapping[str, str] | None = None, engine: Mapping[str, Any] | None = None, **spec: Any) -> None:
+        """`env`: more variables of the engine. `engine`: more of spec.engine."""
         variables = {
             "PYTHONPATH": "/opt/r1/tests/standin/image:/opt/r1",
             "R1_STANDIN_CHECK_WEIGHTS": "0",
@@ -189,7 +196,7 @@ class Deployment:
                 "topology": {"nodesPerReplica": 2},
                 "drain": {"seconds": 20},
                 "startup": {"seconds": 120},
-                "engine": {"env": [{"name": k, "value": v} for k, v in variables.items()]},
+                "engine": {"env": [{"name": k, "value": v} for k, v in variables.items()], **(engine or {})},
             }
             | spec,
         }
@@ -231,6 +238,15 @@ class Deployment:
     def pod(self, name: str) -> dict[str, Any]:
         return next(p for p in self.pods() if p["metadata"]["name"] == name)
 
+    def serving_gateways(self) -> frozenset[str]:
+        """Pods of the gateway that users' requests go to."""
+        return frozenset(
+            pod["metadata"]["name"]
+            for pod in self.pods("gateway")
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+        )
+
     def events(self) -> list[str]:
         items = self._reader.get(f"/api/v1/namespaces/{self.namespace}/events")["items"]
         return [f"{e['reason']}: {e['message']}" for e in items if e["involvedObject"]["kind"] == "R1Deployment"]
@@ -263,13 +279,38 @@ class Deployment:
         """Whatever of it still exists."""
         return [name for name in self._world.left() if f" {self.namespace}/" in name]
 
+    def prompted(self, pod: str) -> float:
+        """Tokens of prompts that the engine of this pod has taken since it was started."""
+        address = self.pod(pod)["status"]["podIP"]
+        text = self.cluster.exec_inside(["curl", "-sf", f"http://{address}:30000/metrics"], capture_output=True).stdout
+        return sum(float(n) for n in re.findall(r"(?m)^sglang:prompt_tokens_total\S* (\S+)$", text))
+
+    def routed(self) -> set[str]:
+        """Gangs that every gateway pod which runs sends requests to."""
+        secret = self._reader.get(f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}-gateway")
+        token = base64.b64decode(secret["data"]["token"]).decode()
+        heads = {f"http://{p['status'].get('podIP')}:30000": p["metadata"]["name"][:-2] for p in self.pods()}
+        found = []
+        for pod in self.pods("gateway"):
+            url = f"http://{pod['status']['podIP']}:8001/workers"
+            command = ["curl", "-sf", "-H", f"Authorization: Bearer {token}", url]
+            told = json.loads(self.cluster.exec_inside(command, capture_output=True).stdout)
+            found.append({heads[w["url"]] for w in told["workers"] if w["state"] == "Routing"})
+        return set.intersection(*found)
+
     def in_flight(self, pod: str) -> int:
         """Requests that the engine of this pod is answering."""
         address = self.pod(pod)["status"]["podIP"]
         answer = self.cluster.exec_inside(["curl", "-sf", f"http://{address}:8500/status"], capture_output=True)
         return int(json.loads(answer.stdout)["inFlight"])
 
+    def service(self) -> str:
+        """URL of the gateway's Service, for clients inside the cluster."""
+        address = self._reader.get(f"/api/v1/namespaces/{self.namespace}/services/{self.name}-gateway")
+        return f"http://{address['spec']['clusterIP']}:8000"
+
     def gateway(self) -> str:
+        """URL of the same for clients on the host."""
         port = self.cluster.expose(self.namespace, f"{self.name}-gateway", 8000)
         return f"http://127.0.0.1:{port}"
 

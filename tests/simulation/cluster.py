@@ -14,9 +14,9 @@ from r1_operator.api import names
 from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus
 from r1_operator.lifecycle.actions import CreateGang, EndPods, Why
-from r1_operator.lifecycle.gangs import Gang, Heard
+from r1_operator.lifecycle.gangs import Gang, Hang, Heard
 from r1_operator.lifecycle.observed import Refusal
-from r1_operator.lifecycle.pods import gangs_of, owned_by
+from r1_operator.lifecycle.pods import gangs_of, owned_by, waiting_reason
 from r1_operator.manifests.template import Template, gang_pod
 from r1_operator.placement.nodes import holder_of, nodes_of, pod_requests
 from r1_operator.placement.place import Placement, Request, Unplaceable, place
@@ -78,6 +78,7 @@ class SimulatedCluster:
     verdicts: dict[str, Unplaceable] = field(default_factory=dict)
     told: dict[str, float] = field(default_factory=dict)
     heard_at: dict[str, float] = field(default_factory=dict)
+    hangs: dict[str, Hang] = field(default_factory=dict)
     forgotten_loads: bool = False
     created: Counter[str] = field(default_factory=Counter)
     round: Round | None = None
@@ -151,12 +152,18 @@ class SimulatedCluster:
             gangs=gangs,
             templates=dict(self.templates),
             nodes=Nodes(nodes, holding - set(machines.nodes), held, (), Fleet(holding, holding - ready)),
-            engines=Engines(heard, silence, self._loads(gangs)),
+            engines=Engines(heard, silence, self._loads(gangs), hangs=self._hangs()),
             gateways=Gateways(0 if self.mute_all else 1, None if self.mute_all else self.rotation()),
             verdicts=dict(self.verdicts),
             refusal=self.refusal,
             watch_age=("pods", self.stale),
         )
+
+    def _hangs(self) -> Mapping[str, Hang]:
+        for pod in self.machines.pods.values():
+            if waiting := waiting_reason(pod["status"]):
+                self.hangs.setdefault(pod["metadata"]["uid"], Hang(waiting[0], ": ".join(waiting), self.now))
+        return self.hangs
 
     def _loads(self, gangs: tuple[Gang, ...]) -> Mapping[str, int]:
         """The higher the replica's number, the less it has to do."""

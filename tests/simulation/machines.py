@@ -38,6 +38,8 @@ class Machines:
     off: set[str] = field(default_factory=set)
     unready: set[str] = field(default_factory=set)
     """Gangs whose readiness probes fail although they serve."""
+    images_gone: bool = False
+    """No container is started any more: its image cannot be pulled."""
     mute: set[str] = field(default_factory=set)
 
     # --- writes, as the API server takes them ------------------------------------------------------------------------
@@ -93,6 +95,10 @@ class Machines:
     def _run(self, pod: Pod, now: float) -> None:
         gang = pod["metadata"]["labels"][names.LABEL_GANG]
         engine = {"name": names.CONTAINER_ENGINE, "state": {"running": {"startedAt": rfc3339(now)}}}
+        if pod["status"]["phase"] == "Pending" and self.images_gone:
+            engine["state"] = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+            pod["status"]["containerStatuses"] = [engine]
+            return
         if pod["status"]["phase"] == "Pending":
             pod["status"] |= {"phase": "Running", "podIP": f"ip-{pod['metadata']['name']}", "startTime": rfc3339(now)}
             pod["status"]["containerStatuses"] = [engine]

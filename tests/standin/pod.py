@@ -13,6 +13,8 @@ from tests.standin.settings import Settings
 
 PART_DIED, HUNG, NEVER_READY = 70, 71, 72
 TICK_SECONDS = 0.02
+AT_ONCE_TOKENS_PER_SECOND = 1e6
+"""A request that is so fast does not wait for the next tick."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Pod:
         """Queue the request on the asked rank, or on the least loaded one."""
         chosen = self.ranks[rank] if rank is not None else min(self.ranks, key=lambda r: r.used() + len(r.waiting))
         chosen.submit(request)
+        if self.settings.tokens_per_second_per_request >= AT_ONCE_TOKENS_PER_SECOND and not self.hung:
+            chosen.advance(time.monotonic(), TICK_SECONDS)
         return chosen
 
     async def generate(self) -> None:

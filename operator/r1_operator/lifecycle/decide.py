@@ -19,7 +19,7 @@ from dataclasses import replace
 from ..api import names
 from .actions import Action, CreateGang, Decision, EndPods, PodRef, ReplicaView, Why
 from .gangs import Gang, GangState, Member
-from .judging import Verdict, judge
+from .judging import Verdict, judge, remembered
 from .observed import Observed, Wanted
 from .records import Record, delay_before_restart, restarts_of
 from .rollout import roll, scale_down
@@ -80,7 +80,7 @@ def _views(wanted: Wanted, observed: Observed, verdicts: Verdicts, now: float) -
         verdict, record = verdicts[gang.name], records.get(replica)
         if verdict.state is GangState.LEAVING:
             if _recorded(record, gang.attempt) and record is not None:
-                views.append(_waiting(wanted.name, record))  # what leaves here is what is left of a failed gang
+                views.append(_waiting(wanted, record))  # what leaves here is what is left of a failed gang
             continue
         restarts = restarts_of(gang, verdict.state, record, now)
         failure = verdict.failure if _settled(gang, record, now, SETTLE_SECONDS) else None
@@ -91,15 +91,17 @@ def _views(wanted: Wanted, observed: Observed, verdicts: Verdicts, now: float) -
         views.append(ReplicaView(replica, gang.attempt, gang.name, gang, verdict.state, failure, restarts, retry_at))
     for replica, record in records.items():
         if replica not in newest and record.stage == GangState.FAILED:
-            views.append(_waiting(wanted.name, record))
+            views.append(_waiting(wanted, record))
     return sorted(views, key=lambda v: v.replica)
 
 
-def _waiting(name: str, record: Record) -> ReplicaView:
-    """A failed replica of which no pod is left to judge."""
-    retry_at = record.since + delay_before_restart(record.restarts, None)
-    gang = names.gang_name(name, record.replica, record.attempt)
-    return ReplicaView(record.replica, record.attempt, gang, None, GangState.FAILED, None, record.restarts, retry_at)
+def _waiting(wanted: Wanted, record: Record) -> ReplicaView:
+    """A failed replica of which no pod is left to judge. Another revision is tried at once."""
+    failure, restarts = remembered(record), record.restarts
+    another = not wanted.hold and record.revision not in {"", wanted.revision}
+    retry_at = record.since + (0.0 if another else delay_before_restart(restarts, failure))
+    gang = names.gang_name(wanted.name, record.replica, record.attempt)
+    return ReplicaView(record.replica, record.attempt, gang, None, GangState.FAILED, failure, restarts, retry_at)
 
 
 def _recorded(record: Record | None, attempt: int) -> bool:

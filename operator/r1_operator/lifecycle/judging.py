@@ -103,6 +103,17 @@ def judge(gang: Gang, evidence: Evidence, now: float) -> Verdict:
     return Verdict(GangState.READY if heard is not None and heard.stage == "Ready" else GangState.UNREADY)
 
 
+def remembered(record: Record) -> Failure | None:
+    """Why the gang of a record failed, as far as the status has room for it: its pods are gone."""
+    reason, colon, message = record.message.partition(": ")
+    if not colon or not reason.isalnum():
+        return None
+    remedy = _REMEDIES.get(reason, "")
+    if remedy and remedy not in message:
+        message = f"{message}; {remedy}"
+    return Failure(reason, message, record.since, configuration=reason in _HANGS_FOR_SECONDS)
+
+
 def _failure(gang: Gang, evidence: Evidence, now: float) -> Failure | None:
     """A cause beats its consequences, the first in time wins."""
     deaths = [m for m in gang.members if m.termination and not m.deleting]
@@ -157,7 +168,9 @@ def _hung(gang: Gang, evidence: Evidence, now: float) -> Failure | None:
         if limit is not None and now - hang.since >= limit:
             remedy = _REMEDIES.get(hang.reason)
             message = f"pod {member.name} on node {member.node}: {hang.message}" + (f"; {remedy}" if remedy else "")
-            return Failure(hang.reason, message, now, configuration=True)
+            # The kubelet goes back and forth between the failed pull and the wait for the next one.
+            reason = "ImagePullBackOff" if hang.reason == "ErrImagePull" else hang.reason
+            return Failure(reason, message, now, configuration=True)
     return None
 
 

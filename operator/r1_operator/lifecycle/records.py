@@ -17,6 +17,9 @@ from .gangs import Failure, Gang, GangState
 STABLE_SECONDS = 600
 """A replica that was ready for so long starts counting its restarts anew."""
 
+NEXT_ATTEMPT = "; next attempt at "
+"""In the status, between a failed gang's failure and the time of what comes after it."""
+
 _NEVER_READY = frozenset({"Gated", "Pending", "Ray", "Weights", "WarmUp", "Failed"})
 
 FIRST_DELAY_SECONDS = 1.0
@@ -36,6 +39,7 @@ class Record:
     since: float
     revision: str = ""
     """What it was made as; empty if the status does not say."""
+    message: str = ""
 
     @property
     def was_ready(self) -> bool:
@@ -56,8 +60,10 @@ def records_of(statuses: Iterable[ReplicaStatus], now: float) -> dict[int, Recor
             continue
         known = records.get(replica)
         if known is None or attempt > known.attempt:
-            since = min(unix_time(status.since) or 0.0, now)
-            records[replica] = Record(replica, attempt, status.restarts, status.stage, since, status.revision or "")
+            since, message = min(unix_time(status.since) or 0.0, now), status.message.partition(NEXT_ATTEMPT)[0]
+            records[replica] = Record(
+                replica, attempt, status.restarts, status.stage, since, status.revision or "", message
+            )
     return records
 
 

@@ -136,7 +136,8 @@ def _waiting(observed: Observation, now: float) -> Iterator[Fault]:
     for view in _replicas(observed):
         for member in view.gang.members if view.gang and view.state is GangState.STARTING else ():
             since = max(member.changed_at, member.created_at)
-            if member.waiting is not None and now - since > WAITING_SECONDS:
+            # In an attempt after others, what was waited for in vain is told at once.
+            if member.waiting is not None and (now - since > WAITING_SECONDS or view.restarts > 0):
                 word, message = waiting_of(member)
                 reason = _reason_of(word, Reason.CONTAINER_WAITING)
                 remedy = _KUBELET_REMEDIES.get(reason, "see `kubectl describe pod`")

@@ -9,6 +9,7 @@ from ..api.timestamps import rfc3339, unix_time
 from ..api.types import ReplicaStatus, Stage
 from ..lifecycle.actions import ReplicaView
 from ..lifecycle.gangs import Gang, GangState
+from ..lifecycle.records import NEXT_ATTEMPT
 from .faults import unready_words, waiting_of
 from .observation import Observation
 from .wording import shorten, wire_bytes
@@ -58,7 +59,7 @@ def _stage(
     if view.state is GangState.FAILED:
         if view.failure is None:  # its pods are gone: what was found when they were there still holds
             return "Failed", known[view.name].message if view.name in known else "waits for its next attempt"
-        again = f"; next attempt at {rfc3339(view.retry_at)}" if view.retry_at is not None else ""
+        again = f"{NEXT_ATTEMPT}{rfc3339(view.retry_at)}" if view.retry_at is not None else ""
         why = shorten(f"{view.failure.reason}: {view.failure.message}", MESSAGE_BYTES - len(again))
         return "Failed", why + again
     if view.state is GangState.GATED:

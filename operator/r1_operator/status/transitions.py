@@ -15,6 +15,7 @@ from ..api.reasons import ConditionType, EventReason, Reason
 from ..api.types import R1DeploymentStatus, ReplicaStatus
 from ..lifecycle.actions import EndPods, ReplicaView
 from ..lifecycle.gangs import Gang
+from ..lifecycle.records import NEXT_ATTEMPT
 from .faults import unready_words
 from .observation import Observation
 from .replicas import SICK_GPUS, UNDECIDED, nodes_of
@@ -119,7 +120,7 @@ class _Facts:
         view = self._views.get(replica.name)
         if view is not None and view.failure is not None:
             return f"{view.failure.reason}: {view.failure.message}"
-        return replica.message.partition("; next attempt at ")[0]
+        return replica.message.partition(NEXT_ATTEMPT)[0]
 
     def unready(self, replica: ReplicaStatus) -> str:
         view = self._views.get(replica.name)

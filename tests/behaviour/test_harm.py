@@ -1,0 +1,225 @@
+"""Leave alone what serves: whatever goes wrong, or is asked for that cannot be, nothing that works gets worse."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.behaviour.traffic import AT_ONCE, traffic
+from tests.behaviour.world import NODES, Deployment, World, names_of, wait_for
+from tests.cluster.admission import inject_sidecar, limit
+from tests.cluster.audit import audit_writes
+from tests.cluster.kubelets import silence_kubelets
+
+pytestmark = pytest.mark.cluster
+
+Deploy = Callable[..., Deployment]
+
+ONE_NODE = {"nodesPerReplica": 1}
+NODE_LOST_SECONDS = 10
+"""Of a node's silence, after Kubernetes has noticed it: the operator's own default."""
+
+
+def holding(r1: Deployment) -> set[str]:
+    """Engine pods that hold a node."""
+    over = ("Failed", "Succeeded")
+    held = [p for p in r1.pods() if p["spec"].get("nodeName") and p["status"].get("phase") not in over]
+    return set(names_of(held))
+
+
+def test_image_that_does_not_exist_is_told_and_holds_no_node(deploy: Deploy) -> None:
+    r1 = deploy(engine={"image": "r1-standin:gone"}, topology=ONE_NODE)
+    told = r1.await_condition("Progressing", "False", "ImagePullBackOff")
+    assert "r1-0-0" in told["message"]
+    assert "spec.engine.image" in told["message"]
+    wait_for("the node is let go", lambda: holding(r1), until=lambda pods: not pods)
+    assert r1.condition("Progressing")["reason"] == "ImagePullBackOff", "and the reason still told"
+    r1.apply(topology=ONE_NODE)
+    r1.await_ready("r1-0-1")
+
+
+def test_change_that_fits_no_node_leaves_the_old_replica_serving(deploy: Deploy) -> None:
+    r1 = deploy(env=AT_ONCE, topology=ONE_NODE)
+    r1.await_ready("r1-0-0")
+    (serves,) = r1.pods()
+    with traffic(r1) as answers:
+        r1.apply(env=AT_ONCE, engine={"resources": {"memory": "9000Gi"}}, topology=ONE_NODE)
+        told = r1.await_condition("Progressing", "False", "NoNodeForNewRevision")
+        assert "too little memory" in told["message"]
+        assert "add or free nodes, or take the change back" in told["message"]
+        wait_for("it is told for a while", lambda: r1.condition("Stalled"), until=lambda c: c.get("status") == "True")
+        assert r1.gangs() == {"r1-0-0": "Ready", "r1-1-0": "Gated"}
+        assert r1.condition("Available")["status"] == "True"
+        assert holding(r1) == {"r1-0-0-0"}
+        r1.apply(env=AT_ONCE, topology=ONE_NODE)
+        r1.await_ready("r1-0-0")
+    assert answers.lost == []
+    assert [pod["metadata"]["uid"] for pod in r1.pods()] == [serves["metadata"]["uid"]]
+
+
+def test_quota_of_one_and_a_half_gangs_lets_one_whole_gang_serve(world: World, deploy: Deploy) -> None:
+    r1 = deploy.in_own_namespace()
+    limit(world.cluster, r1.namespace, {"requests.nvidia.com/gpu": "3"})
+    r1.apply(replicas=2)
+    told = r1.await_condition("Progressing", "False", "QuotaExceeded")
+    assert "exceeded quota: quota, requested: requests.nvidia.com/gpu=1" in told["message"]
+    assert "raise the quota, lower spec.replicas, or free what others use of it" in told["message"]
+    (whole,) = wait_for("one serves", r1.gangs, until=lambda gangs: list(gangs.values()) == ["Ready"])
+    pods = [f"{whole}-0", f"{whole}-1"]
+    wait_for("nothing is left of the other", lambda: names_of(r1.pods()), until=lambda names: names == pods)
+    limit(world.cluster, r1.namespace, {"requests.nvidia.com/gpu": "4"})
+    r1.await_ready("r1-0-0", "r1-1-0")
+
+
+def test_roll_under_a_quota_of_one_gang_is_told_and_drains_first(world: World, deploy: Deploy) -> None:
+    r1 = deploy.in_own_namespace()
+    limit(world.cluster, r1.namespace, {"requests.nvidia.com/gpu": "1"})
+    r1.apply(topology=ONE_NODE)
+    r1.await_ready("r1-0-0")
+    old = r1.status()["currentRevision"]
+    r1.apply(env={"ANOTHER": "1"}, topology=ONE_NODE)
+    wait_for("the new one serves", r1.status, until=lambda status: status["currentRevision"] != old)
+    r1.await_ready("r1-0-0")
+    told = [event for event in r1.events() if event.startswith("QuotaExceeded")]
+    assert told, r1.events()
+    assert "used: requests.nvidia.com/gpu=1, limited: requests.nvidia.com/gpu=1" in told[0]
+
+
+def test_injected_sidecar_hides_no_end_of_the_engine(world: World, deploy: Deploy) -> None:
+    r1 = deploy.in_own_namespace()
+    with inject_sidecar(world.cluster, r1.namespace, {"app.kubernetes.io/component": "engine"}):
+        r1.apply()
+        r1.await_ready("r1-0-0")
+        assert all(len(pod["spec"]["containers"]) == 2 for pod in r1.pods())
+        # Of ends within one second, the only unit that Kubernetes knows, node 0's counts as the first.
+        r1.fault("r1-0-0-0", "exit70")
+        began = time.monotonic()
+        r1.await_ready("r1-0-1")
+        print("next ready after", time.monotonic() - began)
+        blamed = [event for event in r1.events() if event.startswith("GangFailed")]
+        assert len(blamed) == 1, blamed
+        assert blamed[0].startswith("GangFailed: r1-0-0: PartDied: pod r1-0-0-0 on node ")
+        assert "a rank died (injected)" in blamed[0]
+        wait_for("nodes let go", lambda: holding(r1), until=lambda pods: pods == {"r1-0-1-0", "r1-0-1-1"})
+        print("let go after", time.monotonic() - began)
+
+
+def stray_of(pod: dict[str, Any]) -> dict[str, Any]:
+    """A pod that could serve in the place of this one: whoever made it, our resource does not own it."""
+    labels = {**pod["metadata"]["labels"], "r1operator.dev/gang": "r1-0-99", "r1operator.dev/attempt": "99"}
+    spec = {key: value for key, value in pod["spec"].items() if key not in ("nodeName", "hostname", "affinity")}
+    spec["containers"][0]["resources"] = {}
+    metadata = {"name": "r1-0-99-0", "namespace": pod["metadata"]["namespace"], "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def test_stray_pod_with_our_labels_neither_ends_a_gang_nor_gets_requests(deploy: Deploy) -> None:
+    r1 = deploy(env=AT_ONCE, topology=ONE_NODE)
+    r1.await_ready("r1-0-0")
+    (ours,) = r1.pods()
+    r1.kubectl("create", "-f", "-", stdin=json.dumps(stray_of(ours)))
+    try:
+        r1.kubectl("wait", "pod/r1-0-99-0", "--for=condition=Ready", "--timeout=180s")
+        told = r1.await_condition("Degraded", "True", "ForeignPods")
+        assert "r1-0-99-0: carries the labels of our engine pods, but is not owned" in told["message"]
+        with traffic(r1) as answers:
+            wait_for("many answers", lambda: answers.good, until=lambda good: good >= 200)
+        assert answers.lost == []
+        assert r1.prompted("r1-0-99-0") == 0
+        assert r1.prompted("r1-0-0-0") > 0
+        assert r1.gangs() == {"r1-0-0": "Ready"}
+        assert r1.condition("Ready")["status"] == "True"
+    finally:
+        r1.kubectl("delete", "pod", "r1-0-99-0", "--wait=false", "--grace-period=1")
+    r1.await_condition("Degraded", "False", "AsExpected")
+    assert [pod["metadata"]["uid"] for pod in r1.pods()] == [ours["metadata"]["uid"]]
+
+
+@pytest.mark.alone
+def test_silence_of_all_kubelets_ends_nothing(world: World, deploy: Deploy) -> None:
+    r1 = deploy(env=AT_ONCE)
+    r1.await_ready("r1-0-0")
+    wait_for("two gateways", r1.serving_gateways, until=lambda names: len(names) == 2)
+    # Kubernetes itself takes what runs on such nodes out of Services; whoever knows a gateway's address goes on.
+    urls = [f"http://{pod['status']['podIP']}:8000" for pod in r1.pods("gateway")]
+    nodes = [f"n{number}" for number in range(1, NODES + 1)]
+    before = {pod["metadata"]["uid"] for pod in (*r1.pods(), *r1.pods("gateway"))}
+    with traffic(r1, *urls) as answers:
+        with silence_kubelets(world.cluster, *nodes):
+            seconds = NODE_LOST_SECONDS + 5
+            wait_for("all are silent for long", lambda: silence(world), until=lambda least: least >= seconds)
+            assert not any(is_ready(pod) for pod in r1.pods())
+            print(json.dumps(r1.status()["conditions"], indent=1), r1.gangs(), r1.events())
+            assert r1.routed() == {"r1-0-0"}
+        r1.await_ready("r1-0-0")
+    assert answers.lost == []
+    assert {pod["metadata"]["uid"] for pod in (*r1.pods(), *r1.pods("gateway"))} == before
+    writes = [w for w in audit_writes(world.cluster) if w.namespace == r1.namespace and w.resource == "pods"]
+    assert [write for write in writes if write.verb == "delete"] == []
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+
+
+def silence(world: World) -> float:
+    """Seconds for which Kubernetes has called every node silent."""
+    found = []
+    for node in world.reader.get("/api/v1/nodes")["items"]:
+        (ready,) = (c for c in node["status"]["conditions"] if c["type"] == "Ready")
+        since = datetime.fromisoformat(ready["lastTransitionTime"]).timestamp()
+        found.append(0.0 if ready["status"] == "True" else time.time() - since)
+    return min(found)
+
+
+def users_objects(namespace: str) -> list[dict[str, Any]]:
+    """A Service and a Secret that somebody has made under names that we would use."""
+    service = {"selector": {"app": "theirs"}, "ports": [{"port": 80}]}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "r1-gateway", "namespace": namespace},
+            "spec": service,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "r1-ray", "namespace": namespace},
+            "stringData": {"password": "theirs"},
+        },
+    ]
+
+
+def test_users_objects_with_our_names_stay_the_users(world: World, deploy: Deploy) -> None:
+    r1 = deploy.in_own_namespace()
+    world.cluster.apply(*users_objects(r1.namespace))
+
+    def theirs() -> list[Any]:
+        return [json.loads(r1.kubectl("get", kind, name, "-o", "json")) for kind, name in OURS]
+
+    before = theirs()
+    r1.apply(topology=ONE_NODE)
+    told = r1.await_condition("Progressing", "False", "NameTaken")
+    assert told["message"].startswith("Secret r1-ray exists and belongs to nobody we know")
+    assert "Rename or delete it, or give this R1Deployment another name (and 1 more)" in told["message"]
+    r1.kubectl("delete", "r1d", "r1", "--wait=false")
+    wait_for("ours are gone", r1.left, until=lambda left: left == [])
+    assert theirs() == before
+
+    r1.apply(topology=ONE_NODE)
+    r1.await_condition("Progressing", "False", "NameTaken")
+    r1.kubectl("delete", "secret", "r1-ray")
+    said = "Service r1-gateway exists and belongs to nobody we know"
+    wait_for("the other one is told", lambda: r1.condition("Progressing"), until=lambda c: said in c["message"])
+    assert theirs()[:1] == before[:1]
+    r1.kubectl("delete", "service", "r1-gateway")
+    r1.await_ready("r1-0-0")
+
+
+OURS = (("service", "r1-gateway"), ("secret", "r1-ray"))
