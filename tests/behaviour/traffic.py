@@ -1,8 +1,8 @@
 """Clients that ask one question upon the other, inside the cluster: each over a connection of its own, without pauses.
 
-`python -m tests.behaviour.traffic URL …` is those clients: every 0.1 s it prints what has come of it as a line of JSON,
-and ends with its standard input. A process of its own, for the tests' threads share one interpreter, and the way in
-from the host asks the API server for each connection.
+`python -m tests.behaviour.traffic PAUSE URL …` is those clients: every 0.1 s it prints what has come of it as a line of
+JSON, and ends with its standard input. A process of its own, for the tests' threads share one interpreter, and the way
+in from the host asks the API server for each connection.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ class Answers:
 
 
 @contextmanager
-def traffic(r1: Deployment, *urls: str, streams: int = STREAMS) -> Iterator[Answers]:
+def traffic(r1: Deployment, *urls: str, streams: int = STREAMS, pause: float = 0.0) -> Iterator[Answers]:
     """Requests through the gateway's Service, or to these URLs in turn, while the block runs; → what comes of them.
 
-    Afterwards everybody has been answered, and traffic flows still.
+    Afterwards everybody has been answered, and traffic flows still. `pause`: seconds between an answer and the next
+    question, where the block lasts long: without pauses the clients take all of a core.
     """
     targets = urls or (r1.service(),)
     # Whoever enters a mount namespace is in its root folder, whatever the working directory was.
     program = ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "tests.behaviour.traffic"]
-    command = [*program, *(targets[i % len(targets)] for i in range(streams))]
+    command = [*program, str(pause), *(targets[i % len(targets)] for i in range(streams))]
     clients = r1.cluster.popen_inside(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert clients.stdin is not None
     answers = Answers()
@@ -75,7 +76,7 @@ def _listen(clients: subprocess.Popen[Any], answers: Answers) -> None:
         answers.good, answers.lost = told["good"], told["lost"]
 
 
-async def _ask_on(url: str, answers: Answers, over: asyncio.Event) -> None:
+async def _ask_on(url: str, pause: float, answers: Answers, over: asyncio.Event) -> None:
     """What fails before the first answer does not count: kube-proxy may know a gateway a moment after it is ready."""
     started = False
     connector = aiohttp.TCPConnector(force_close=True)
@@ -85,10 +86,9 @@ async def _ask_on(url: str, answers: Answers, over: asyncio.Event) -> None:
             lost = await _ask(session, url)
             if lost is None:
                 answers.good, started = answers.good + 1, True
-                continue
-            if started:
+            elif started:
                 answers.lost.append(lost)
-            await asyncio.sleep(_AFTER_A_LOSS_SECONDS)
+            await asyncio.sleep(pause if lost is None else _AFTER_A_LOSS_SECONDS)
 
 
 async def _ask(session: aiohttp.ClientSession, url: str) -> str | None:
@@ -103,7 +103,7 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> str | None:
         return repr(error)
 
 
-async def _main(urls: Sequence[str]) -> None:
+async def _main(pause: float, urls: Sequence[str]) -> None:
     answers, over = Answers(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -112,7 +112,7 @@ async def _main(urls: Sequence[str]) -> None:
         over.set()
 
     loop.add_reader(sys.stdin, end)
-    asking = asyncio.gather(*(_ask_on(url, answers, over) for url in urls))
+    asking = asyncio.gather(*(_ask_on(url, pause, answers, over) for url in urls))
     while not asking.done():
         await asyncio.wait([asking], timeout=_TELL_SECONDS)
         print(json.dumps(asdict(answers)), flush=True)
@@ -120,4 +120,4 @@ async def _main(urls: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1:]))
+    asyncio.run(_main(float(sys.argv[1]), sys.argv[2:]))

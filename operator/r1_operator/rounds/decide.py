@@ -158,6 +158,7 @@ def _troubles(
     found: list[Finding | None] = [
         Finding("False", Reason.STALE_WATCH, observed.allowance.nothing) if observed.allowance.nothing else None,
         lost.suspended,
+        lost.left_alone,
         name_taken(around.taken),
         _refused(facts.refusal) if _creates(decision) and gangs_may_start(facts) else None,
         Finding("False", decision.blocked.reason, decision.blocked.message) if decision.blocked else None,

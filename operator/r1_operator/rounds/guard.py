@@ -31,10 +31,12 @@ SCALE_DOWN_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Nodes that count as lost, with the reason; `suspended` when more seem to be, and nothing is forced there."""
+    """Nodes that count as lost, with the reason; `suspended` when more seem to be, and nothing is forced there.
+    `left_alone`: others are not Ready, but their engines are heard."""
 
     dead: Mapping[str, str] = field(default_factory=dict)
     suspended: Finding | None = None
+    left_alone: Finding | None = None
 
 
 def losses(facts: Facts, now: float) -> Losses:
@@ -53,24 +55,26 @@ def losses(facts: Facts, now: float) -> Losses:
                 holders.setdefault(member.node, []).append(gang)
     dead: dict[str, str] = {}
     silent: dict[str, str] = {}
+    heard: list[str] = []
     for name, gangs in sorted(holders.items()):
         node = nodes.get(name)
         if node is not None and node.out_of_service:
             dead[name] = "it carries the taint out-of-service"
         elif any(answers(facts, gang) for gang in gangs):
-            continue
+            if node is not None and _silent_for(node, now) >= facts.settings.node_lost_seconds:
+                heard.append(name)
         elif node is None and name in facts.nodes.gone:
             dead[name] = "the Node object is gone"
         elif node is not None and _silent_for(node, now) >= facts.settings.node_lost_seconds:
             assert node.silent_since is not None
             silent[name] = f"not Ready since {rfc3339(node.silent_since)} ({node.silent_why})"
+    alone = _left_alone(heard) if heard else None
     if silent and _together(facts.nodes.fleet, facts.nodes.all):
-        return Losses(dead, _suspended(facts.nodes.fleet, sorted(silent)))
+        return Losses(dead, _suspended(facts.nodes.fleet, sorted(silent)), alone)
     if silent and _deaf(facts, set(silent)):
-        return Losses(
-            dead, _suspended(facts.nodes.fleet, sorted(silent), "this operator reaches no engine at all, and ")
-        )
-    return Losses(dead | silent)
+        why = "this operator reaches no engine at all, and "
+        return Losses(dead, _suspended(facts.nodes.fleet, sorted(silent), why), alone)
+    return Losses(dead | silent, left_alone=alone)
 
 
 def answers(facts: Facts, gang: Gang) -> bool:
@@ -129,14 +133,26 @@ def _deaf(facts: Facts, silent: set[str]) -> bool:
     return bool(well) and not any(answers(facts, gang) for gang in well)
 
 
+def _left_alone(nodes: list[str]) -> Finding:
+    return Finding(
+        "False",
+        Reason.NODES_SILENT,
+        f"{_some(nodes)}: not Ready, but what runs there answers and is left alone. Kubernetes takes pods of such "
+        "nodes out of Services, gateways too: see what keeps their kubelets from the API server",
+    )
+
+
+def _some(nodes: list[str]) -> str:
+    return ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+
+
 def _suspended(fleet: Fleet, silent: list[str], why: str = "") -> Finding:
-    shown = ", ".join(silent[:3]) + (f" and {len(silent) - 3} more" if len(silent) > 3 else "")
     return Finding(
         "False",
         Reason.NODE_LOSS_SUSPENDED,
         f"{why}{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together "
-        f"({shown} among them): nothing is ended or started anew until they answer. If they are off for certain, "
-        "delete their Node objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        f"({_some(silent)} among them): nothing is ended or started anew until they answer. If they are off for "
+        "certain, delete their Node objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
     )
 
 

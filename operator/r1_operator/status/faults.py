@@ -53,6 +53,7 @@ _TROUBLES = {
     Reason.UNKNOWN_FIELDS: Weight.NOTABLE,
     Reason.STATUS_NOT_READ: Weight.NOTABLE,
     Reason.FOREIGN_PODS: Weight.NOTABLE,
+    Reason.NODES_SILENT: Weight.NOTABLE,
     Reason.GPU_UNHEALTHY: Weight.NOTABLE,
 }
 """Of what the mind found itself; whatever else it names stands between the wish and its coming true."""

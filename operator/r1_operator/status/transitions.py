@@ -62,6 +62,7 @@ _CONDITION_EVENTS: dict[tuple[str, str], EventReason] = {
     (ConditionType.DEGRADED, Reason.NAME_TAKEN): EventReason.NAME_TAKEN,
     (ConditionType.DEGRADED, Reason.NO_NODE_FOR_NEW_REVISION): EventReason.NO_NODE_FOR_NEW_REVISION,
     (ConditionType.DEGRADED, Reason.NODE_LOSS_SUSPENDED): EventReason.NODE_LOSS_SUSPENDED,
+    (ConditionType.DEGRADED, Reason.NODES_SILENT): EventReason.NODES_SILENT,
     (ConditionType.DEGRADED, Reason.STALE_WATCH): EventReason.STALE_WATCH,
     (ConditionType.DEGRADED, Reason.STATUS_NOT_READ): EventReason.STATUS_NOT_READ,
     (ConditionType.DEGRADED, Reason.UNKNOWN_FIELDS): EventReason.UNKNOWN_FIELDS,

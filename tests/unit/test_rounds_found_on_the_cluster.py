@@ -1,10 +1,13 @@
-"""An image that cannot be pulled: told all along, its nodes let go while nobody mends it, and then tried at once."""
+"""One mind: faults that its behaviour on the real control plane has shown (tests/behaviour/test_harm.py)."""
 
 from __future__ import annotations
 
-from tests.simulation.cluster import SimulatedCluster, spec_of
+from r1_operator.api.reasons import Reason
+
+from tests.simulation.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
 
 
+# --- an image that cannot be pulled ----------------------------------------------------------------------------------
 def told(cluster: SimulatedCluster) -> tuple[str, str, str]:
     condition = cluster.status.condition("Progressing")
     assert condition is not None
@@ -45,3 +48,22 @@ def test_a_corrected_spec_is_tried_at_once() -> None:
     cluster.change(env="corrected")
     cluster.settle(3)
     assert cluster.serving() == ["r1-0-1"]
+
+
+# --- silent kubelets -------------------------------------------------------------------------------------------------
+def test_nodes_that_are_silent_while_their_engines_answer_are_named() -> None:
+    """All that was said was that no gateway is ready."""
+    cluster = serving_cluster(2)
+    cluster.machines.silent |= set(cluster.machines.nodes)
+    for _ in range(4):
+        cluster.advance(5.0)
+        round_ = cluster.reconcile()
+    assert Reason.NODES_SILENT in reasons(round_)
+    condition = cluster.status.condition("Degraded")
+    assert condition is not None
+    assert condition.message.startswith(
+        "s0, s1, s2 and 1 more: not Ready, but what runs there answers and is left alone"
+    )
+    cluster.machines.silent.clear()
+    cluster.settle(3)
+    assert reasons(cluster.reconcile()) == set()
