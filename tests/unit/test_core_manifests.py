@@ -13,7 +13,7 @@ from r1_operator.lifecycle.records import records_of
 from r1_operator.manifests.context import Context
 from r1_operator.manifests.differs import differs
 from r1_operator.manifests.engine_config import attention_ranks
-from r1_operator.manifests.engine_pod import engine_pod, revision_of
+from r1_operator.manifests.engine_pod import engine_pod
 from r1_operator.manifests.template import (
     gang_config_map,
     gang_pod,
@@ -94,10 +94,10 @@ def test_what_is_kept_of_a_revision_makes_the_very_pods_that_were_rendered() -> 
 
 
 def test_only_what_pods_cannot_take_over_makes_another_revision() -> None:
-    before = revision_of(context())
-    assert revision_of(context(replicas=5, gateway={"replicas": 3})) == before
-    assert revision_of(context(engine={"args": ["--log-requests"]})) != before
-    assert revision_of(context(drain={"seconds": 77})) != before
+    before = template_of(context()).revision
+    assert template_of(context(replicas=5, gateway={"replicas": 3})).revision == before
+    assert template_of(context(engine={"args": ["--log-requests"]})).revision != before
+    assert template_of(context(drain={"seconds": 77})).revision != before
 
 
 def test_the_shape_is_that_of_the_pod() -> None:

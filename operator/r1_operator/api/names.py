@@ -195,8 +195,12 @@ def revision_config_map(name: str, revision: str) -> str:
 
 def engine_url(address: str) -> str:
     """Where node 0 of a gang serves HTTP, as the gateway routes to it."""
-    host = f"[{address}]" if ":" in address else address
-    return f"http://{host}:{PORT_ENGINE_HTTP}"
+    return f"http://{host(address)}:{PORT_ENGINE_HTTP}"
+
+
+def host(address: str) -> str:
+    """An IP address as it stands in a URL: IPv6 ones in brackets."""
+    return f"[{address}]" if ":" in address else address
 
 
 def pod_name(name: str, replica: int, attempt: int, node: int) -> str:

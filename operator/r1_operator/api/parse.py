@@ -72,9 +72,9 @@ def parse_status(status: object) -> tuple[R1DeploymentStatus, tuple[str, ...]]:
         if _reads(name, value):
             kept[name] = value
         elif isinstance(value, list):
-            readable = [entry if _reads(name, [entry]) else _with_known_stage(entry) for entry in value]
-            kept[name] = [entry for entry in readable if _reads(name, [entry])]
-            unread += [f"status.{name}[{i}]" for i, entry in enumerate(readable) if not _reads(name, [entry])]
+            readable = [_reads(name, [entry]) for entry in value]
+            kept[name] = [entry for entry, reads in zip(value, readable, strict=True) if reads]
+            unread += [f"status.{name}[{i}]" for i, reads in enumerate(readable) if not reads]
         else:
             unread.append(f"status.{name}")
     read = _load(R1DeploymentStatus, kept, "status")
@@ -83,11 +83,6 @@ def parse_status(status: object) -> tuple[R1DeploymentStatus, tuple[str, ...]]:
 
 def _reads(name: str, value: object) -> bool:
     return not isinstance(_load(R1DeploymentStatus, {name: value}, "status"), list)
-
-
-def _with_known_stage(entry: object) -> object:
-    """A replica in a stage of another version: that it was ready is what does least harm if it is wrong."""
-    return {**entry, "stage": "Unready"} if isinstance(entry, Mapping) and "stage" in entry else entry
 
 
 def _remove(value: Any, location: tuple[int | str, ...]) -> None:

@@ -15,7 +15,6 @@ from ..lifecycle.pods import owned_by
 from ..manifests.template import Template, gang_config_map, gang_pod
 from ..rounds.children import child_of, owner_words
 from ..rounds.facts import Child
-from .memory import is_refusal
 
 _REPEAT_SECONDS = 10.0
 """A delete that the watch has not shown yet is not sent again before this."""
@@ -82,13 +81,13 @@ class Actor:
         try:
             await self._create_config(gang_config_map(template, action.replica, action.attempt), uid)
         except ApiError as error:
-            if is_refusal(error):
+            if error.invalid:
                 raise GangRefused(error) from error
             raise
         pods = [gang_pod(template, action.replica, action.attempt, node) for node in action.members]
         results = await asyncio.gather(*(self.create(pod, uid) for pod in pods), return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException)]
-        refused = next((e for e in failures if isinstance(e, ApiError) and is_refusal(e)), None)
+        refused = next((e for e in failures if isinstance(e, ApiError) and e.invalid), None)
         if refused is not None:
             made = [r for r in results if not isinstance(r, BaseException)]
             calls = [self._delete(p["metadata"]["namespace"], *_name_and_uid(p), 0) for p in made]

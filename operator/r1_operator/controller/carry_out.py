@@ -14,6 +14,7 @@ from ..lifecycle.actions import Action, CreateGang, EndPods, Why
 from ..manifests.context import Context
 from ..manifests.gateway import gateway_secret
 from ..manifests.ray_secret import ray_secret
+from ..rounds.children import child_of
 from ..rounds.decide import Round
 from ..rounds.facts import Facts
 from .acting import Actor, GangRefused, NameTaken
@@ -32,11 +33,11 @@ _VOLUNTARY = frozenset({Why.UPDATE, Why.SCALE_DOWN})
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a round. `taught`: something was learned that the next round should know at once."""
+    """What came of a round. `again`: the next one should come at once, with what was learned or for what is left."""
 
     gateway: GatewayRound
     errors: tuple[str, ...] = ()
-    taught: bool = False
+    again: bool = False
 
 
 class Hands:
@@ -51,11 +52,17 @@ class Hands:
         await self._children(key, facts, round_, steps, now)
         gateway = await self._feed(key, facts, round_, steps)
         await self._end(key, facts, round_, gateway, steps)
-        await self._create(key, facts, round_, steps, now)
+        finished = await self._create(key, facts, round_, steps, now)
         await self._sweep(facts, round_, steps)
         self._placer.submit(key, round_.waiting)
         taught = self._memory.of(key) != replace(before, gateway=gateway)
-        return Outcome(gateway, tuple(steps.errors), taught)
+        return Outcome(gateway, tuple(steps.errors), again=taught or not finished)
+
+    def forget(self, key: Key) -> None:
+        """The R1Deployment is gone."""
+        self._memory.forget(key)
+        self._feeder.forget(key)
+        self._placer.submit(key, ())
 
     async def _children(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> None:
         context, todo = facts.subject.context, round_.children
@@ -69,8 +76,7 @@ class Hands:
                 self._memory.taken(key, result.child, result.whose, now)
             elif isinstance(result, Exception):
                 steps.note("create", result)
-        live = facts.live
-        await steps.all("apply", [self._actor.apply(o, live[o["kind"], o["metadata"]["name"]]) for o in todo.apply])
+        await steps.all("apply", [self._actor.apply(o, facts.live[child_of(o)]) for o in todo.apply])
 
     async def _feed(self, key: Key, facts: Facts, round_: Round, steps: Steps) -> GatewayRound:
         with steps.step("gateway"):
@@ -92,7 +98,7 @@ class Hands:
         """Whether a request might still be sent there, or nobody else would take one."""
         if not action.drains:
             return False
-        url = _url_of(facts, action.gang)
+        url = next((g.url for g in facts.gangs if g.name == action.gang), None) or ""
         if gateway.may_be_sent_to(url):
             log.warning("%s: %s waits until no gateway sends requests to it", steps.key, action.gang)
             return True
@@ -102,16 +108,17 @@ class Hands:
             return True
         return False
 
-    async def _create(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> None:
-        """One gang after the other: what a quota has left must not end as two halves. Not all of a hundred in one round
-        where the API server is slow: a round that lasts for minutes is taken for one that hangs."""
+    async def _create(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> bool:
+        """One gang after the other: what a quota has left must not end as two halves. → whether all was tried
+
+        Not all of a hundred in one round where the API server is slow: one that lasts for minutes counts as hanging.
+        """
         began = time.monotonic()
         for action in round_.decision.actions:
             if not isinstance(action, CreateGang):
                 continue
             if time.monotonic() - began > CREATE_SECONDS:
-                self._memory.unfinished(key)
-                return
+                return False
             template = round_.templates.get(action.revision)
             if template is None:
                 continue
@@ -123,11 +130,12 @@ class Hands:
                 # No error of ours: the next round knows, tells, and waits.
                 log.warning("%s: %s", steps.key, refused.error)
                 self._memory.refused(key, facts.subject.metadata.generation, refused.error, now)
-                return
+                return True
             except NameTaken as taken:
                 self._memory.taken(key, taken.child, taken.whose, now)
             except Exception as error:
                 steps.note("create", error)
+        return True
 
     async def _sweep(self, facts: Facts, round_: Round, steps: Steps) -> None:
         if round_.old_news:
@@ -147,11 +155,6 @@ def _secret(context: Context, name: str) -> JsonObject:
     """A Secret whose content nobody has seen before."""
     render = ray_secret if name == names.ray_secret(context.name) else gateway_secret
     return render(context, secrets.token_hex(32))
-
-
-def _url_of(facts: Facts, gang: str) -> str:
-    head = next((g.head for g in facts.gangs if g.name == gang), None)
-    return names.engine_url(head.address) if head is not None and head.address else ""
 
 
 def describe(action: Action) -> str:

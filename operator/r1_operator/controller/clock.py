@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..cluster.clock import boot_seconds
+
 
 def steady_clock() -> Callable[[], float]:
     """Wall time as it was at this call, and from then on what has really passed, a suspended machine's sleep included.
@@ -12,5 +14,5 @@ def steady_clock() -> Callable[[], float]:
     What is decided by it compares it with times in objects that others wrote, so it is wall time; but an administrator
     or a time daemon that sets the clock by an hour must not make every start an hour late.
     """
-    began = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return lambda: began + time.clock_gettime(time.CLOCK_BOOTTIME)
+    began = time.time() - boot_seconds()
+    return lambda: began + boot_seconds()

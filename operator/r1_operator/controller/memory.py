@@ -29,8 +29,6 @@ class Lessons:
     generation: int = 0
     taken: Mapping[Child, tuple[str, float]] | None = None
     gateway: GatewayRound | None = None
-    unfinished: int = 0
-    """Rounds that ended before all was created."""
 
 
 class Memory:
@@ -71,11 +69,6 @@ class Memory:
         if before.refusal is not None:
             self._lessons[key] = replace(before, refusal=None, refusals=0)
 
-    def unfinished(self, key: Key) -> None:
-        """The next round must go on at once."""
-        before = self.of(key)
-        self._lessons[key] = replace(before, unfinished=before.unfinished + 1)
-
     def refusal(self, key: Key, generation: int) -> Refusal | None:
         """What was refused of the spec of this generation: another spec may be taken."""
         known = self.of(key)
@@ -103,8 +96,3 @@ def overdrawn(message: str) -> bool:
 def _pair(text: str) -> tuple[str, str]:
     resource, _, amount = text.strip().partition("=")
     return resource, amount
-
-
-def is_refusal(error: ApiError) -> bool:
-    """Whether the API server has looked at the object and does not want it: trying again at once is of no use."""
-    return error.status in (400, 403, 422)

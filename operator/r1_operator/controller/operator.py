@@ -76,7 +76,7 @@ class Operator:
         hands = Hands(actor, feeder, placer, memory)
         teller = Teller(client, cache, events, metrics)
         self._reconciler = Reconciler(
-            cache, inventory, observer, hands, teller, actor, self.monitor, placer, memory, metrics, settings, clock
+            cache, inventory, observer, hands, teller, actor, self.monitor, metrics, settings, clock
         )
         self._running: dict[Key, float] = {}
         self._leads = False

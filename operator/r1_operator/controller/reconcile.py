@@ -16,11 +16,8 @@ from ..telemetry.metrics import Metrics
 from .acting import Actor
 from .carry_out import Hands
 from .inventory import Inventory
-from .memory import Memory
 from .monitor import Monitor
 from .observe import Observer
-from .placing import Placer
-from .predecessor import of_another
 from .queue import Key
 from .steps import Steps
 from .tell import Teller
@@ -42,15 +39,13 @@ class Reconciler:
         teller: Teller,
         actor: Actor,
         monitor: Monitor,
-        placer: Placer,
-        memory: Memory,
         metrics: Metrics,
         settings: Settings,
         clock: Callable[[], float],
     ) -> None:
         self._cache, self._inventory, self._clock, self._settings = cache, inventory, clock, settings
         self._observer, self._hands, self._teller, self._actor = observer, hands, teller, actor
-        self._monitor, self._placer, self._memory, self._metrics = monitor, placer, memory, metrics
+        self._monitor, self._metrics = monitor, metrics
 
     async def reconcile(self, key: Key) -> float | None:
         """One round. → seconds until the next one if nothing happens. Raises ReconcileFailed in the end."""
@@ -67,15 +62,13 @@ class Reconciler:
         outcome = await self._hands.carry_out(key, facts, round_, steps, now)
         await self._teller.tell(obj, facts, round_, outcome, steps, now)
         again = next_look(round_, outcome.gateway.routed, outcome.gateway.finding)
-        return _after(steps, min(again, SOON_SECONDS) if outcome.taught else again)
+        return _after(steps, min(again, SOON_SECONDS) if outcome.again else again)
 
     async def _sweep_after_deletion(self, key: Key, steps: Steps, now: float) -> bool:
         """The garbage collector removes what is owned; where the kubelet is gone, we confirm. → whether any is left"""
         self._metrics.forget(key)
-        self._memory.forget(key)
-        self._placer.submit(key, ())
-        pods = self._inventory.pods(key, names.COMPONENT_ENGINE)
-        gangs = gangs_of(pod for pod in pods if of_another(pod, uid=""))  # of any R1Deployment: a stranger's are his
+        self._hands.forget(key)
+        gangs = gangs_of(self._inventory.pods(key, names.COMPONENT_ENGINE))
         silent = {
             node.name
             for node in self._inventory.nodes()

@@ -20,7 +20,7 @@ from ..api import names
 from .actions import Action, CreateGang, Decision, EndPods, PodRef, ReplicaView, Why
 from .gangs import Gang, GangState, Member
 from .judging import Verdict, judge, remembered
-from .observed import Observed, Wanted
+from .observed import Observed, Refusal, Wanted
 from .records import Record, delay_before_restart, restarts_of
 from .rollout import roll, scale_down
 
@@ -63,7 +63,7 @@ def next_actions(wanted: Wanted, observed: Observed, now: float) -> Decision:
         leaving=(*leaving, *(v.gang for v, _ in sent if v.gang is not None)),
         serving=frozenset(v.name for v in staying if v.state is GangState.READY),
         unplaced=_unplaced(staying, observed),
-        look_again_in=_look_again(staying, observed if creations else replace(observed, refusal=None), now),
+        look_again_in=_look_again(staying, observed.refusal if creations else None, now),
         held_back=refused and bool(creations),
         blocked=plan.blocked,
     )
@@ -309,9 +309,9 @@ def _unplaced(views: Sequence[ReplicaView], observed: Observed) -> tuple[Gang, .
     return tuple(sorted(gated, key=lambda g: (min(m.created_at for m in g.members), g.name)))
 
 
-def _look_again(views: Sequence[ReplicaView], observed: Observed, now: float) -> float | None:
+def _look_again(views: Sequence[ReplicaView], refusal: Refusal | None, now: float) -> float | None:
     waits = [max(1.0, v.retry_at - now) for v in views if v.retry_at is not None]
     waits += [1.0 for v in views if v.undecided]
-    if observed.refusal is not None:
-        waits.append(max(1.0, observed.refusal.until - now))
+    if refusal is not None:
+        waits.append(max(1.0, refusal.until - now))
     return min(waits, default=None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ..api import names
+
 
 @dataclass(frozen=True, slots=True)
 class Termination:
@@ -85,6 +87,12 @@ class Gang:
     def head(self) -> Member | None:
         """Node 0, which serves HTTP for the whole gang."""
         return next((m for m in self.members if m.index == 0), None)
+
+    @property
+    def url(self) -> str | None:
+        """Where the gateways reach it; None before its node 0 has an address."""
+        head = self.head
+        return names.engine_url(head.address) if head is not None and head.address else None
 
 
 class GangState(StrEnum):

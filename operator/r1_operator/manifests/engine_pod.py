@@ -1,4 +1,4 @@
-"""One pod of a gang, and the revision that tells when gangs have to be replaced."""
+"""One pod of a gang."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ from typing import Any
 
 from ..api import names
 from .context import Context
-from .engine_config import engine_config
 
 GRACE_MARGIN_SECONDS = 30
 """Beyond drain.seconds, for the engine to end Ray and its children before the kubelet kills what is left."""
-
-
-def revision_of(context: Context) -> str:
-    """Hash of all that a running gang cannot take over: another revision means other pods."""
-    pod = engine_pod(context, 0, 0, 0, "")
-    return names.content_hash({"pod": pod["spec"], "config": engine_config(context, 0, 0)})
 
 
 def engine_pod(context: Context, replica: int, attempt: int, node: int, revision: str) -> dict[str, Any]:

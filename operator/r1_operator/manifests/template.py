@@ -17,7 +17,7 @@ from ..placement.nodes import pod_requests
 from ..placement.place import DEFAULT_FABRIC_LABEL, Shape, Toleration
 from .context import Context
 from .engine_config import engine_config
-from .engine_pod import engine_pod, revision_of
+from .engine_pod import engine_pod
 
 _POD_KEY, _SIZE_KEY, _RESOURCE_KEY = "pod.json", "nodes", "resource"
 
@@ -35,11 +35,12 @@ class Template:
 
 
 def template_of(context: Context) -> Template:
-    """The revision that the spec asks for now."""
-    revision = revision_of(context)
-    pod = engine_pod(context, 0, 0, 0, revision)
+    """The revision that the spec asks for now: the hash of all that a running gang cannot take over."""
     plan = context.plan
-    return Template(revision, plan.nodes_per_replica, plan.resource_name, pod, engine_config(context, 0, 0))
+    pod, config = engine_pod(context, 0, 0, 0, ""), engine_config(context, 0, 0)
+    revision = names.content_hash({"pod": pod["spec"], "config": config})
+    pod["metadata"]["labels"][names.LABEL_REVISION] = revision
+    return Template(revision, plan.nodes_per_replica, plan.resource_name, pod, config)
 
 
 def shape_of(template: Template, fabric_label: str = DEFAULT_FABRIC_LABEL) -> Shape:

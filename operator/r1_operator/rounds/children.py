@@ -44,18 +44,17 @@ def _names(name: str) -> set[Child]:
     return mine | {("Service", names.engine_service(name)), ("Secret", names.ray_secret(name))}
 
 
-def gangs_may_start(facts: Facts) -> bool:
-    """A gang needs its Service to find its head, and its Secret to keep others out."""
-    needed = {("Service", names.engine_service(facts.name)), ("Secret", names.ray_secret(facts.name))}
-    return needed.isdisjoint(taken_names(facts))
+def gangs_may_start(name: str, taken: Mapping[Child, str]) -> bool:
+    """A gang of the R1Deployment `name` needs its Service to find its head, and its Secret to keep others out."""
+    needed = {("Service", names.engine_service(name)), ("Secret", names.ray_secret(name))}
+    return needed.isdisjoint(taken)
 
 
-def children(facts: Facts, template: Template | None, workers: frozenset[str]) -> Children:
+def children(facts: Facts, taken: Mapping[Child, str], template: Template | None, workers: frozenset[str]) -> Children:
     """What to do about the children. One whose name is taken is left alone, and so is what would use it."""
     context = facts.subject.context
     if context is None:
         return Children()
-    taken = taken_names(facts)
     secrets = (names.ray_secret(context.name), names.gateway_name(context.name))
     wanted = _wanted(context, template, workers, facts.epoch)
     free = [obj for obj in wanted if child_of(obj) not in taken and not _uses(obj, taken)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..api import names
 from ..api.reasons import Reason
 from ..lifecycle.actions import CreateGang, Decision
 from ..lifecycle.decide import next_actions
@@ -16,7 +15,8 @@ from ..lifecycle.records import records_of
 from ..manifests.template import Template, shape_of, template_of
 from ..placement.place import Shape
 from ..status.observation import Finding
-from .children import Children, children, gangs_may_start, name_taken
+from ..status.wording import some_of
+from .children import Children, children, gangs_may_start, name_taken, taken_names
 from .facts import Facts
 from .guard import Losses, allowance, losses, unheard
 from .room import PlacementRoom
@@ -28,6 +28,9 @@ BUSY_SECONDS = 5.0
 IDLE_SECONDS = 30.0
 SOON_SECONDS = 1.0
 """While nothing can be done before others have done their part."""
+
+_NAME_TAKEN = Refusal("a name is taken", float("inf"))
+"""No gang may start while this lasts; `name_taken` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,11 @@ def decide(facts: Facts, now: float) -> Round:
     weights = facts.weights or Finding("Unknown", Reason.WEIGHTS_UNCHECKED, "not looked at before the spec is valid")
     template = template_of(facts.subject.context) if facts.subject.context is not None else None
     wanted = _wanted(facts, scaling, template, weights)
-    observed = _observed(facts, evidence, verdicts, scaling, template)
+    taken = taken_names(facts)
+    observed = _observed(facts, evidence, verdicts, scaling, template, gangs_may_start(facts.name, taken))
     decision = next_actions(wanted, observed, now)
     to = workers(facts, decision)
-    around = children(facts, None if wanted.hold else template, to)
+    around = children(facts, taken, None if wanted.hold else template, to)
     templates = dict(facts.templates) | ({template.revision: template} if template is not None else {})
     return Round(
         wanted=wanted,
@@ -122,7 +126,12 @@ def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: 
 
 
 def _observed(
-    facts: Facts, evidence: Evidence, verdicts: Mapping[str, Verdict], scaling: Scaling, template: Template | None
+    facts: Facts,
+    evidence: Evidence,
+    verdicts: Mapping[str, Verdict],
+    scaling: Scaling,
+    template: Template | None,
+    may_start: bool,
 ) -> Observed:
     room: Room = Nowhere()
     if template is not None:
@@ -134,7 +143,7 @@ def _observed(
         loads=_loads(facts),
         room=room,
         allowance=allowance(facts, verdicts, scaling.by_user),
-        refusal=facts.refusal if gangs_may_start(facts) else Refusal("a name is taken", float("inf")),
+        refusal=facts.refusal if may_start else _NAME_TAKEN,
         broken={gang: verdict.message for gang, verdict in facts.verdicts.items() if verdict.broken_pins},
         templates={revision: template.size for revision, template in facts.templates.items()},
     )
@@ -143,11 +152,9 @@ def _observed(
 def _loads(facts: Facts) -> Mapping[str, int]:
     """Requests of each gang: by the engine's own account, and at least what the gateways have running there."""
     found = dict(facts.engines.loads)
-    by_url = facts.gateways.in_flight
     for gang in facts.gangs:
-        head = gang.head
-        if head is not None and head.address and gang.name in found:
-            found[gang.name] = max(found[gang.name], by_url.get(names.engine_url(head.address), 0))
+        if gang.url is not None and gang.name in found:
+            found[gang.name] = max(found[gang.name], facts.gateways.in_flight.get(gang.url, 0))
     return found
 
 
@@ -160,7 +167,7 @@ def _troubles(
         lost.suspended,
         lost.left_alone,
         name_taken(around.taken),
-        _refused(facts.refusal) if _creates(decision) and gangs_may_start(facts) else None,
+        _refused(observed.refusal) if _creates(decision) and observed.refusal is not _NAME_TAKEN else None,
         Finding("False", decision.blocked.reason, decision.blocked.message) if decision.blocked else None,
         _strangers(facts.strangers),
         _unread(facts),
@@ -186,8 +193,9 @@ def _refused(refusal: Refusal | None) -> Finding | None:
 def _strangers(pods: tuple[str, ...]) -> Finding | None:
     if not pods:
         return None
-    shown = ", ".join(pods[:3]) + (f" and {len(pods) - 3} more" if len(pods) > 3 else "")
-    message = f"{shown}: carries the labels of our engine pods, but is not owned by this R1Deployment; it is left out"
+    message = (
+        f"{some_of(pods)}: carries the labels of our engine pods, but is not owned by this R1Deployment; it is left out"
+    )
     return Finding("False", Reason.FOREIGN_PODS, f"{message}. Take the labels off, or delete it")
 
 

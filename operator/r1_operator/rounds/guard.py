@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..api import names
 from ..api.reasons import Reason
 from ..api.timestamps import rfc3339
 from ..lifecycle.gangs import Gang, GangState
@@ -17,6 +16,7 @@ from ..lifecycle.judging import Verdict
 from ..lifecycle.observed import NO_LIMIT, Allowance
 from ..placement.nodes import Node
 from ..status.observation import Finding
+from ..status.wording import some_of
 from .facts import Facts, Fleet
 
 STALE_SECONDS = 120.0
@@ -111,8 +111,7 @@ def unheard(facts: Facts) -> Mapping[str, float]:
 
 def routed(facts: Facts, gang: Gang) -> bool:
     """Whether every gateway pod sends requests to this gang, as far as is known."""
-    head, rotation = gang.head, facts.gateways.rotation
-    return bool(head and head.address and rotation and names.engine_url(head.address) in rotation)
+    return gang.url is not None and gang.url in (facts.gateways.rotation or ())
 
 
 def _silent_for(node: Node, now: float) -> float:
@@ -137,13 +136,9 @@ def _left_alone(nodes: list[str]) -> Finding:
     return Finding(
         "False",
         Reason.NODES_SILENT,
-        f"{_some(nodes)}: not Ready, but what runs there answers and is left alone. Kubernetes takes pods of such "
+        f"{some_of(nodes)}: not Ready, but what runs there answers and is left alone. Kubernetes takes pods of such "
         "nodes out of Services, gateways too: see what keeps their kubelets from the API server",
     )
-
-
-def _some(nodes: list[str]) -> str:
-    return ", ".join(nodes[:3]) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
 
 
 def _suspended(fleet: Fleet, silent: list[str], why: str = "") -> Finding:
@@ -151,7 +146,7 @@ def _suspended(fleet: Fleet, silent: list[str], why: str = "") -> Finding:
         "False",
         Reason.NODE_LOSS_SUSPENDED,
         f"{why}{len(fleet.silent)} of the {len(fleet.holding)} nodes that hold replicas are silent together "
-        f"({_some(silent)} among them): nothing is ended or started anew until they answer. If they are off for "
+        f"({some_of(silent)} among them): nothing is ended or started anew until they answer. If they are off for "
         "certain, delete their Node objects or taint them node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
     )
 

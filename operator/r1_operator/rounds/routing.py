@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..api import names
 from ..lifecycle.actions import Decision, ReplicaView
 from ..lifecycle.gangs import GangState
 from .facts import Facts
@@ -24,15 +23,9 @@ def workers(facts: Facts, decision: Decision) -> frozenset[str]:
     ready = [v for v in views if v.name in decision.serving and not _out(facts, v)]
     unready = [v for v in views if v.state is GangState.UNREADY and not _out(facts, v)]
     quiet = [v for v in unready if not ready or facts.engines.silence.get(v.name, 0.0) < QUIET_SECONDS]
-    return frozenset(url for view in (*ready, *quiet) if (url := url_of(view)))
+    return frozenset(v.gang.url for v in (*ready, *quiet) if v.gang is not None and v.gang.url is not None)
 
 
 def _out(facts: Facts, view: ReplicaView) -> bool:
     heard = facts.engines.heard.get(view.name)
     return heard is not None and heard.stage in _OUT_OF_ROTATION
-
-
-def url_of(view: ReplicaView) -> str | None:
-    """Where the gateways reach it; None before its node 0 has an address."""
-    head = view.gang.head if view.gang is not None else None
-    return names.engine_url(head.address) if head is not None and head.address else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 ELLIPSIS = "…"
 
@@ -50,3 +50,8 @@ def within(texts: Iterable[str], each: int, total: int) -> tuple[str, ...]:
 def same_words(one: str, other: str) -> bool:
     """Whether two texts differ in their figures at most."""
     return one == other or _FIGURE.sub("#", one) == _FIGURE.sub("#", other)
+
+
+def some_of(names: Sequence[str], shown: int = 3) -> str:
+    """The first of many names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

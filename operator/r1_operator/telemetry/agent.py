@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 
-from r1_operator.api.names import PORT_ENGINE_AGENT
-from r1_operator.telemetry.http import Failure, ask_all, fetch_json, host
+from r1_operator.api.names import PORT_ENGINE_AGENT, host
+from r1_operator.telemetry.http import Failure, ask_all, fetch_json
 
 
 @dataclass(frozen=True, slots=True)

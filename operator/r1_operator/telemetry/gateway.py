@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import aiohttp
 
-from r1_operator.api.names import PORT_GATEWAY_ADMIN
-from r1_operator.telemetry.http import Failure, ask_all, fetch_json, host
+from r1_operator.api.names import PORT_GATEWAY_ADMIN, host
+from r1_operator.telemetry.http import Failure, ask_all, fetch_json
 
 _STATES = ("Routing", "Unhealthy", "Draining", "Registering")
 

@@ -72,8 +72,3 @@ async def ask_all(
             return address, await ask(address)
 
     return dict(await asyncio.gather(*(one(address) for address in addresses)))
-
-
-def host(address: str) -> str:
-    """An IP address as it stands in a URL: IPv6 ones in brackets."""
-    return f"[{address}]" if ":" in address else address

@@ -14,8 +14,8 @@ from typing import Any
 
 import aiohttp
 
-from r1_operator.api.names import PORT_ENGINE_HTTP
-from r1_operator.telemetry.http import Failure, ask_all, fetch_json, host
+from r1_operator.api.names import PORT_ENGINE_HTTP, host
+from r1_operator.telemetry.http import Failure, ask_all, fetch_json
 
 
 @dataclass(frozen=True, slots=True)
