@@ -30,11 +30,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         cluster.kubectl("apply", "-f", str(CRD))
         cluster.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev")
         operator = Operator(cluster, log)
-        operator.start()
+        operator.keep()
         made = World(cluster, operator)
         try:
             yield made
             wait_for("nothing left of any deployment", made.left, until=lambda left: left == [])
+            assert operator.crashes() == []
         finally:
             operator.end()
             print(f"\nthe operator's log: {log}")

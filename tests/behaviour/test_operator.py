@@ -118,8 +118,7 @@ def test_made_again_at_once_it_serves_with_nothing_of_its_predecessor(deploy: De
 def test_operator_killed_midway_goes_on(world: World, deploy: Deploy) -> None:
     r1 = deploy(env={"R1_STANDIN_START_SECONDS": "5"})
     wait_for("first pods", r1.pods)
-    world.operator.end(signal.SIGKILL)
-    world.operator.start()
+    world.operator.restart(signal.SIGKILL)
     r1.await_ready("r1-0-0")
     assert names_of(r1.pods()) == ["r1-0-0-0", "r1-0-0-1"]
 

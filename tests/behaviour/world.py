@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -62,6 +63,33 @@ class Operator:
         identities.make_certificates(cluster.binaries, cluster.paths, {"leaves": [certificate]})
         identities.write_kubeconfig(cluster.paths, identity, self._kubeconfig, identities.INNER_SERVER)
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard, self._wanted = threading.Lock(), False
+
+    def keep(self) -> None:
+        """Starts it and, until `end`, again whenever it ended by itself, as the kubelet does with its pod: where the
+        API server of a busy machine answers nobody for 10 s, a leader gives up its lease and ends."""
+        self.start()
+        threading.Thread(target=self._keep, name="keeps the operator", daemon=True).start()
+
+    def _keep(self) -> None:
+        while (process := self._process) is not None:
+            process.wait()
+            with self._guard:
+                if not self._wanted:
+                    return
+                if process is self._process:
+                    self.start()
+
+    def crashes(self) -> list[str]:
+        """Where the log tells of an exception that nobody caught; a lost lease is none."""
+        return [line for line in self._log.read_text(errors="replace").splitlines() if line.startswith("Traceback")]
+
+    def restart(self, number: int) -> None:
+        """Signal the operator; another process takes its place once it has ended."""
+        with self._guard:
+            self.signal(number)
+            self.wait()
+            self.start()
 
     def start(self) -> None:
         flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(self._port), "--log-level", "debug"]
@@ -72,11 +100,14 @@ class Operator:
             # TMPDIR: the kubernetes package keeps the kubeconfig's keys in files there, which a kill -9 leaves behind.
             environment = {**os.environ, "POD_NAME": self.identity, "TMPDIR": str(self._log.parent)}
             self._process = self._cluster.popen_inside(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
+        self._wanted = True
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Signal the operator; → its exit code."""
-        self.signal(number)
-        return self.wait()
+        with self._guard:
+            self._wanted = False
+            self.signal(number)
+            return self.wait()
 
     def signal(self, number: int) -> None:
         """SIGSTOP makes it stand still as on a machine that hangs, SIGCONT lets it go on."""

@@ -201,7 +201,7 @@ def world(folder: Path) -> Iterator[World]:
         cluster.kubectl("apply", "-f", str(CRD))
         cluster.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=180s")
         operator = Operator(cluster, folder / "operator.log")
-        operator.start()
+        operator.keep()
         try:
             yield World(cluster, operator)
         finally:
