@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from unittest.mock import AsyncMock
 
 import pytest
 from r1_operator.cluster import ApiError, Events, Lease, resource_of
-from r1_operator.cluster.errors import error_from_answer
+from r1_operator.cluster.errors import NOT_LEADER, error_from_answer
 from r1_operator.cluster.resources import KNOWN, NODES, PODS, R1_DEPLOYMENTS
 from r1_operator.cluster.trim import trim_node, trim_pod
 
@@ -115,6 +116,31 @@ async def test_a_fleet_that_becomes_ready_is_told_whole_and_one_replica_cannot_f
     assert len(board.made) == 441, "after a while it is news again"
     assert len(events._seen) == len(events._variants) == 1
     task.cancel()
+
+
+async def test_an_event_is_tried_again_until_it_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1_operator.cluster.events._PAUSES", (0.0, 0.0, 0.0))
+    subject = {"apiVersion": "v1", "kind": "R1Deployment", "metadata": {"namespace": "ns", "name": "r1", "uid": "u"}}
+    silent, busy = ApiError(0, "Timeout", "no answer"), ApiError(429, "TooManyRequests", "later")
+    for answers, tries in (
+        ([silent, busy, None], 3),
+        ([silent, ApiError(409, "AlreadyExists", "the first try had arrived")], 2),
+        ([ApiError(403, "Forbidden", "the namespace is going")], 1),
+        ([ApiError(0, NOT_LEADER, "another leads")], 1),
+        ([silent] * 4, 4),
+    ):
+        client = AsyncMock()
+        client.create.side_effect = [*answers, None]
+        events = Events(client, "pod-0")
+        task = asyncio.create_task(events.run())
+        events.emit(subject, "GangFailed", "r1-0-0: exit code 1", type="Warning")
+        await events.flush(30)
+        assert client.create.await_count == tries, answers
+        assert len({call.args[0]["metadata"]["name"] for call in client.create.await_args_list}) == 1
+        events.emit(subject, "Ready", "and it goes on")
+        await events.flush(30)
+        assert not task.done()
+        task.cancel()
 
 
 def test_lease_times_that_allow_two_leaders_are_refused() -> None:

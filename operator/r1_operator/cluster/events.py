@@ -1,7 +1,8 @@
 """Events on an R1Deployment and on others: what the operator did and why, for `kubectl describe`.
 
 Core v1 events, whose message and count may change: the same event again raises the count of the first instead of
-adding one more. An event is best effort: nothing waits for it and nothing fails for it.
+adding one more. An event is best effort: nothing waits for it and nothing fails for it. It is tried again where the API
+server could not be asked, as the moments with the most to tell are those in which it is slow.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 from r1_operator.api.names import FIELD_MANAGER
 from r1_operator.cluster.client import Client
-from r1_operator.cluster.errors import ApiError
+from r1_operator.cluster.errors import NOT_LEADER, ApiError
 from r1_operator.cluster.resources import EVENTS, JsonObject
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ _RECOUNT_SECONDS = 30.0  # a repeated event's count is written at most this ofte
 # thing of its own: those of a fleet that becomes ready together are no noise.
 _VARIANTS = 20
 _MESSAGE_BYTES = 1024  # the API server's limit
+_PAUSES = (1.0, 4.0, 10.0)  # s between the tries; an outage that lasts longer costs the event
 
 EventType = Literal["Normal", "Warning"]
 _Group = tuple[str, str, str, str]  # uid, type, reason, replica
@@ -106,9 +108,22 @@ class Events:
             log.info("event dropped, %d of reason %s within %g s: %s", _VARIANTS, reason, _FORGET_SECONDS, message)
             return
         name = f"{reference['name']}.{uuid.uuid4().hex[:16]}"
-        await self._client.create(self._event(name, reference, reason, type, message, now))
+        await self._create(self._event(name, reference, reason, type, message, now))
         self._seen[group, message] = _Seen(name, group, now, 1, self._clock(), self._clock())
         self._variants[group] += 1
+
+    async def _create(self, event: dict[str, Any]) -> None:
+        for pause in (*_PAUSES, None):
+            try:
+                await self._client.create(event)
+            except ApiError as error:
+                if error.already_exists:  # a try whose answer was lost had arrived
+                    return
+                if pause is None or error.reason == NOT_LEADER or not error.transient:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _count_up(self, seen: _Seen, reference: dict[str, Any], now: datetime) -> None:
         seen.count += 1
