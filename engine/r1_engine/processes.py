@@ -85,6 +85,18 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def exit_status(pid: int) -> int | None:
+    """How a process ended that its parent has not asked about yet, negative for a signal; None if that is not known.
+
+    Of a process that is not our child nothing else tells it: `man proc`, field 52 of /proc/PID/stat.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[0] in "ZX" else None
+
+
 def title(pid: int) -> str:
     """The process's command line as it shows itself, or '' when it is gone."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 
 from r1_engine.outcome import Cause, Exit
@@ -39,6 +40,8 @@ def _refused(words: str, node: str) -> Cause:
 
 
 def _status(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "signal 9 (SIGKILL), which comes from outside; if for want of memory, see spec.engine.resources.memory"
     return f"signal {-status}" if status < 0 else f"status {status}"
 
 

@@ -36,8 +36,9 @@ _PART_PREFIX = "sglang::"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a server ended. `status` is the child's exit status, negative for a signal, None when a part died before it.
-    `tail` holds its last lines of output; `served` says whether all of its parts had been started."""
+    """How a server ended. `status` is the exit status of `what`, negative for a signal; None when it is not known, as
+    of a part whose parent was faster. `tail` holds its last lines of output; `served` says whether its parts had been
+    started."""
 
     what: str
     status: int | None
@@ -129,14 +130,16 @@ class _Supervision:
     def _on_death(self, pid: int, name: str) -> Ended | None:
         self._selector.unregister(self._watch.fileno_by_pid()[pid])
         self._watch.remove(pid)
+        status = processes.exit_status(pid)
         if pid != self._child.pid and self._stopping:
             return None
         self._on_output()
+        served = self._served
         try:
             status, pid, name = self._child.wait(_TOGETHER_SECONDS), self._child.pid, "server"
         except subprocess.TimeoutExpired:
-            status = None
-        return Ended(f"{name} (process {pid})", status, tuple(self._tail), self._served)
+            served = True
+        return Ended(f"{name} (process {pid})", status, tuple(self._tail), served)
 
     def _on_output(self) -> None:
         try:

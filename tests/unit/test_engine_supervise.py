@@ -92,7 +92,7 @@ def test_a_part_that_dies_ends_the_server(serving: tuple[Agent, int, int]) -> No
     agent, server, part = serving
     os.kill(part, signal.SIGKILL)
     ended = agent.until("ended")
-    assert ended["what"] == f"sglang::scheduler_TP0 (process {part})"
+    assert (ended["what"], ended["status"]) == (f"sglang::scheduler_TP0 (process {part})", -signal.SIGKILL)
     assert agent.result().served
     assert gone(server)
 
