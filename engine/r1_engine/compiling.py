@@ -17,9 +17,9 @@ _HOST = ("ninja", "cc", "c++", "gcc", "g++", "cc1", "cc1plus", "clang", "clang++
 COMPILERS = frozenset(_CUDA + _HOST)
 
 
-def compiles(pids: Iterable[int]) -> bool:
-    """Whether one of the processes is a compiler."""
-    return any(processes.program(pid) in COMPILERS for pid in pids)
+def compiles(titles: Iterable[str]) -> bool:
+    """Whether one of the processes with these titles is a compiler."""
+    return any(processes.program(title) in COMPILERS for title in titles)
 
 
 class Clock:

@@ -76,6 +76,24 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def titles_below(pid: int) -> dict[int, str]:
+    """All processes below `pid` that show a title of their own, with it.
+
+    Between fork and exec a child shows its parent's, for long where the machine is busy: taken for what it shows, the
+    end of an `lscpu` would be that of the rank which asked it. So what looks like one of its ancestors is left out.
+    """
+    found: dict[int, str] = {}
+    level: list[tuple[int, frozenset[str]]] = [(pid, frozenset({title(pid)}))]
+    while level:
+        parent, seen = level.pop()
+        for child in children(parent):
+            shown = title(child)
+            if shown and shown not in seen:
+                found[child] = shown
+            level.append((child, seen | {shown}))
+    return found
+
+
 def is_running(pid: int) -> bool:
     """False for a process that is gone or only waits to be reaped."""
     try:
@@ -105,9 +123,9 @@ def title(pid: int) -> str:
         return ""
 
 
-def program(pid: int) -> str:
-    """The name of the program that the process runs, without its folder, or '' when it is gone."""
-    return Path(title(pid).split(" ", 1)[0]).name
+def program(title: str) -> str:
+    """The name of the program in a process's title, without its folder."""
+    return Path(title.split(" ", 1)[0]).name
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:

@@ -116,8 +116,8 @@ async def wait_up(group: RayGroup, settings: Settings, seconds: float) -> None:
             raise RayStartError(f"`ray start` ended with status {status}: {tail(group.log)}")
         if ended := [part for pid, part in group.parts.items() if not processes.is_running(pid)]:
             raise RayStartError(f"{ended[0]} ended: {tail(group.log)}")
-        for pid in processes.descendants(group.process.pid):
-            if (program := processes.program(pid)) in wanted:
+        for pid, title in processes.titles_below(group.process.pid).items():
+            if (program := processes.program(title)) in wanted:
                 group.parts[pid] = program
         if wanted <= set(group.parts.values()) and "Ray runtime started" in group.log.read_text(errors="replace"):
             return

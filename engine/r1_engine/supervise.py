@@ -109,12 +109,12 @@ class _Supervision:
             )
 
     def _find_parts(self) -> None:
-        found = processes.descendants(self._child.pid)
-        if (seen := compiling.compiles(pid for pid in found if pid not in self._watch)) != self._compiling:
+        found = {pid: title for pid, title in processes.titles_below(self._child.pid).items() if pid not in self._watch}
+        if (seen := compiling.compiles(found.values())) != self._compiling:
             self._compiling = seen
             self.tell({"compiling": seen})
-        for pid in found:
-            if pid not in self._watch and (title := processes.title(pid)).startswith(_PART_PREFIX):
+        for pid, title in found.items():
+            if title.startswith(_PART_PREFIX):
                 self._served = self._served or title.startswith(_PART_PREFIX + "scheduler")
                 name = title.split(" ", 1)[0]
                 self._watch_process(pid, name)

@@ -31,6 +31,15 @@ while True:
     time.sleep(60)
 """
 
+# A part that forks a child which goes on for several looks as it is, and then ends.
+FORKS = (
+    "import os, time; os.fork() or (time.sleep(3), os._exit(0)); os.wait(); print('its child has ended', flush=True)"
+)
+PART_THAT_FORKS = f"""
+import subprocess
+subprocess.run(["sglang::scheduler_TP0", "-c", {FORKS + "; time.sleep(60)"!r}], executable={sys.executable!r})
+"""
+
 
 class Agent:
     """The agent's side of the socket: collects the reports of one supervision that runs in a thread."""
@@ -48,10 +57,14 @@ class Agent:
         self._lines = self.connection.makefile()
 
     def until(self, key: str) -> Any:
+        return self.first(key)
+
+    def first(self, *keys: str) -> Any:
+        """What the next report with one of these keys says."""
         for line in self._lines:
-            if key in (report := json.loads(line)):
-                return report[key]
-        raise AssertionError(f"the supervision ended without {key!r}")
+            if found := [report[key] for report in [json.loads(line)] for key in keys if key in report]:
+                return found[0]
+        raise AssertionError(f"the supervision ended without {' or '.join(keys)}")
 
     def tell(self, message: dict[str, Any]) -> None:
         self.connection.sendall(json.dumps(message).encode() + b"\n")
@@ -130,6 +143,17 @@ def test_a_progress_bar_is_told_before_its_line_ends(tmp_path: Path) -> None:
     code = "import sys, time; print('begin'); print(end='\\rwarmup: 1/8\\rwarmup: 2/8', flush=True); time.sleep(60)"
     agent = Agent(tmp_path, code)
     assert agent.until("bar") == "warmup: 2/8"
+    agent.close()
+
+
+def test_what_a_part_has_forked_is_no_part_before_it_becomes_another_program(tmp_path: Path) -> None:
+    """Seen on a busy machine: before its exec `lscpu` looked like the rank that asked for it, and so did its end."""
+    agent = Agent(tmp_path, PART_THAT_FORKS)
+    rank = agent.until("part")
+    assert agent.first("log", "ended", "part") == "its child has ended"
+    agent.tell({"stop": True})
+    ended = agent.until("ended")
+    assert (rank, ended["what"].split()[0]) == ("sglang::scheduler_TP0", "server")
     agent.close()
 
 
