@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from r1_engine.expected import Expected
+
 DEFAULT_CONFIG_PATH = "/etc/r1/engine.json"
 DEFAULT_TOKEN_PATH = "/var/run/r1/ray-token"
 
@@ -80,6 +82,7 @@ class EngineConfig(_Frozen):
     start_seconds: Annotated[float, Field(gt=0)] = 14_400
     stall_seconds: Annotated[float, Field(gt=0)] | None = None  # not told by an operator older than this engine
     drain_seconds: Annotated[float, Field(ge=0)] = 300
+    expected: Expected = Expected()  # an operator older than this engine tells nothing, and nothing is compared
     ports: Ports = Ports()
 
     @property

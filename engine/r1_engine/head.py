@@ -18,7 +18,7 @@ from r1_engine import compiling, health, processes, ray_group, startup
 from r1_engine import gang as gangs
 from r1_engine.config import Settings
 from r1_engine.gate import GateFile
-from r1_engine.gpu import read_gpus
+from r1_engine.gpu_watch import GpuWatch
 from r1_engine.launch import PROBE_KEY_VARIABLE
 from r1_engine.node import Ending, Node, log
 from r1_engine.node_paths import GATE_FILE
@@ -33,7 +33,7 @@ class HeadRole:
 
     def __init__(self, settings: Settings, ending: Ending) -> None:
         self.node = Node(settings, ending, self._changed)
-        self.gpus: dict[str, Any] = {"available": False, "message": "not read yet", "devices": []}
+        self._gpus = GpuWatch(lambda: None, log)
         self._settings, self._ending = settings, ending
         self._gang = gangs.Gang(settings.config.nodes, {}, {})
         self._links: dict[int, web.WebSocketResponse] = {}
@@ -63,6 +63,10 @@ class HeadRole:
     def in_flight(self) -> int:
         return self._gate.in_flight()
 
+    @property
+    def gpus(self) -> dict[str, Any]:
+        return self._gpus.report
+
     def status_nodes(self) -> list[dict[str, Any]]:
         return [member.to_json() for _, member in sorted(self._gang.members.items())]
 
@@ -73,7 +77,7 @@ class HeadRole:
         self._tasks.start(self._watch_leases())
         self._tasks.start(self.node.reap())
         self._tasks.start(self.node.watch_start())
-        self._tasks.start(self._read_gpus())
+        self._tasks.start(self._gpus.run())
         self._changed()
         if not await self.node.check():
             return
@@ -216,11 +220,6 @@ class HeadRole:
                 index, silence = expired
                 how = f"nothing heard from its agent for {silence:.0f} s (the lease is {limits.lease:g} s)"
                 self._ending.set(gangs.lost(self._gang, index, how))
-
-    async def _read_gpus(self) -> None:
-        while True:
-            self.gpus = await asyncio.to_thread(read_gpus)
-            await asyncio.sleep(30)
 
     # ── the members ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 
 from r1_engine.config import Settings
-from r1_engine.gpu import read_gpus
+from r1_engine.gpu_watch import GpuWatch
 from r1_engine.node import Ending, Node, log
 from r1_engine.outcome import Cause, Exit
 from r1_engine.ray_group import bracketed
@@ -40,7 +40,7 @@ class MemberRole:
 
     def __init__(self, settings: Settings, ending: Ending) -> None:
         self.node = Node(settings, ending, self._report)
-        self.gpus: dict[str, Any] = {"available": False, "message": "not read yet", "devices": []}
+        self._gpus = GpuWatch(self._report, log)
         self.gang_stage = Stage.RAY
         self._settings, self._ending = settings, ending
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -60,6 +60,10 @@ class MemberRole:
         return 0
 
     @property
+    def gpus(self) -> dict[str, Any]:
+        return self._gpus.report
+
+    @property
     def progress_at(self) -> float:
         return self.node.progress_at
 
@@ -69,7 +73,7 @@ class MemberRole:
 
     async def run(self) -> None:
         self._tasks.start(self._limit_start())
-        self._tasks.start(self._read_gpus())
+        self._tasks.start(self._gpus.run())
         self._tasks.start(self.node.reap())
         self._tasks.start(self.node.watch_start())
         self._tasks.start(self._check())
@@ -169,12 +173,6 @@ class MemberRole:
                 f"{self._why_unreached or 'no answer'}. See whether its pod runs and its name resolves."
             )
             self.node.fail(Exit.NEVER_READY, "StartStoodStill", message)
-
-    async def _read_gpus(self) -> None:
-        while True:
-            self.gpus = await asyncio.to_thread(read_gpus)
-            self._report()
-            await asyncio.sleep(30)
 
     def drain(self) -> None:
         """Only node 0 serves requests: a drain asked for here is node 0's to do."""

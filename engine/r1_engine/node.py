@@ -104,9 +104,13 @@ class Node:
 
     async def check(self) -> bool:
         """The pre-flight checks; False when they ended the gang. On a dead volume they never end."""
-        self.enter(Stage.RAY, f"Checking the files in {self.settings.config.model_path}.")
+        config, expected = self.settings.config, self.settings.config.expected
         try:
-            await asyncio.to_thread(preflight.check_model, self.settings.config.model_path)
+            if expected.hardware is not None and config.device == "cuda":
+                self.enter(Stage.RAY, "Comparing this node's GPUs with the plan.")
+                await asyncio.to_thread(preflight.check_hardware, expected.hardware, os.environ, log)
+            self.enter(Stage.RAY, f"Checking the files in {config.model_path}.")
+            await asyncio.to_thread(preflight.check_model, config.model_path, expected.model)
         except ConfigError as error:
             self.fail(Exit.CONFIGURATION, error.reason, f"{self.settings.label}: {error}")
             return False
