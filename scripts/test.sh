@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 operator_tests=(.venv/bin/pytest -q)
 engine_tests=(.venv-engine/bin/pytest -q -p no:warnings)
 declare -A part=(
-    [unit]="tests/unit tests/property"
+    [unit]="tests/unit tests/property tests/gpu"
     [integration]="tests/integration"
     [cluster]="tests/cluster tests/chart"
     [behaviour]="tests/behaviour"

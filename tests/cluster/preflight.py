@@ -11,6 +11,7 @@ from typing import Final
 PACKAGE_OF_PROGRAM: Final[Mapping[str, str]] = {
     "bwrap": "bubblewrap",
     "curl": "curl",
+    "gcc": "gcc libc6-dev",
     "ip": "iproute2",
     "mount": "mount",
     "nft": "nftables",
@@ -18,7 +19,7 @@ PACKAGE_OF_PROGRAM: Final[Mapping[str, str]] = {
     "ps": "procps",
     "unshare": "util-linux",
 }
-"""Programs the cluster runs, or tests run in it (curl, ps), and the Debian package that brings each."""
+"""Programs the cluster runs, or tests run (curl, ps, gcc), and the Debian packages that bring each."""
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Debian leaves the sbin folders out of an ordinary user's PATH, and `ip` and `nft` lie there."""

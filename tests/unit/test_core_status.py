@@ -80,6 +80,25 @@ def test_an_engine_that_finds_no_tokenizer_makes_the_weights_unready() -> None:
     assert condition(status, "WeightsReady") == ("False", "WeightsInvalid")
 
 
+def test_gpus_that_were_not_planned_for_are_told_by_that_name_and_not_blamed_on_the_weights() -> None:
+    words = "pod r1-0-0-0 on node n1: node 0 (n1): GPUs: profile H100x8 is planned, and this node has 8 × NVIDIA-A100"
+    for reason in ("HardwareMismatch", "GpuNotFree", "GpuUnhealthy", "DriverTooOld", "DriverUnusable"):
+        failure = Failure(reason, words, NOW, configuration=True)
+        status = derive(EMPTY, observed(view(GangState.FAILED, failure)), NOW)
+        for told in ("Ready", "Progressing"):
+            assert condition(status, told) == ("False", reason)
+        assert condition(status, "Degraded") == ("True", reason)
+        assert condition(status, "WeightsReady")[0] == "Unknown"
+        assert words in next(c.message for c in status.conditions if c.type == "Degraded")
+
+
+def test_another_model_than_the_planned_one_is_told_where_weights_are() -> None:
+    failure = Failure("ModelMismatch", "pod r1-0-0-0: config.json: is not …", NOW, configuration=True)
+    status = derive(EMPTY, observed(view(GangState.FAILED, failure)), NOW)
+    assert condition(status, "WeightsReady") == ("False", "ModelMismatch")
+    assert condition(status, "Degraded") == ("True", "ModelMismatch")
+
+
 def test_stages_come_from_the_agent_while_a_gang_starts() -> None:
     readings = {"r1-0-0": Reading("Weights", "42 of 163 shards")}
     status = derive(EMPTY, observed(view(GangState.STARTING), readings=readings), NOW)

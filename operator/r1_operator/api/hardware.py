@@ -25,6 +25,12 @@ class HardwareProfile(ApiModel):
     resource_name: ShortText = Field(
         default=DEFAULT_GPU_RESOURCE, description="Extended resource that counts the devices of a node."
     )
+    products: tuple[LabelValue, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Names of the board as the node label nvidia.com/gpu.product spells them. A node whose label says "
+        "otherwise is not taken, and an engine that finds another board does not start. Empty: any board.",
+    )
     gpus_per_node: int = Field(ge=1, le=16, description="Devices of a node. A replica takes whole nodes.")
     memory_mib: int = Field(ge=1, le=4_194_304, description="Memory of one GPU in MiB, as nvidia-smi prints it.")
     usable_memory_mib: int = Field(

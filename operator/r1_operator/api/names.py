@@ -57,6 +57,8 @@ SCHEDULING_GATE: Final = f"{GROUP}/gang"
 """Every pod of a gang is created with this gate; all gates of a gang are lifted together."""
 LABEL_HOSTNAME: Final = "kubernetes.io/hostname"
 DEFAULT_GPU_RESOURCE: Final = "nvidia.com/gpu"
+LABEL_GPU_PRODUCT: Final = "nvidia.com/gpu.product"
+"""Put on nodes by NVIDIA's GPU feature discovery: NVML's name of the board with hyphens for spaces."""
 
 # --- containers and ports --------------------------------------------------------------------------------------------
 CONTAINER_ENGINE: Final = "engine"

@@ -74,6 +74,12 @@ class Reason(StrEnum):
     FAILED_MOUNT = "FailedMount"
     FAILED_ATTACH_VOLUME = "FailedAttachVolume"
     CONTAINER_WAITING = "ContainerWaiting"
+    # The engine's words for what it found otherwise than planned (contracts.md, exit 78); also GpuUnhealthy
+    HARDWARE_MISMATCH = "HardwareMismatch"
+    GPU_NOT_FREE = "GpuNotFree"
+    DRIVER_TOO_OLD = "DriverTooOld"
+    DRIVER_UNUSABLE = "DriverUnusable"
+    MODEL_MISMATCH = "ModelMismatch"
     # SpecValid
     PLANNED = "Planned"
     INVALID_SPEC = "InvalidSpec"

@@ -32,6 +32,7 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
         "startSeconds": spec.startup.seconds,
         "stallSeconds": spec.startup.may_stand_still,
         "drainSeconds": spec.drain.seconds,
+        "expected": _expected(context),
         "ports": {
             "http": names.PORT_ENGINE_HTTP,
             "agent": names.PORT_ENGINE_AGENT,
@@ -39,6 +40,36 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
             "dist": names.PORT_DIST,
         },
     }
+
+
+def _expected(context: Context) -> dict[str, Any]:
+    """What was planned for, so that the engine may compare it with what it finds."""
+    hardware, model = context.plan.expected.hardware, context.plan.expected.model
+    told: dict[str, Any] = {
+        "model": {
+            "name": model.name,
+            "field": "spec.model.baseModel" if context.spec.model.base_model else "spec.model.name",
+            "architecture": model.architecture,
+            "quantization": model.quantization,
+            "weightBlock": None if model.weight_block is None else list(model.weight_block),
+            "figures": dict(model.figures),
+        }
+    }
+    if hardware is not None:
+        told["hardware"] = {
+            "profile": hardware.profile,
+            "gpus": hardware.gpus,
+            "products": list(hardware.products),
+            "memoryMib": hardware.memory_mib,
+            "computeCapability": hardware.compute_capability,
+        }
+    return told
+
+
+def products_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Boards that a gang with this engine.json was planned for; none if it was written before they were told."""
+    hardware = (config.get("expected") or {}).get("hardware") or {}
+    return tuple(hardware.get("products") or ())
 
 
 def attention_ranks(config_map: Mapping[str, Any] | None) -> int | None:

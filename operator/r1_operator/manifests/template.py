@@ -16,7 +16,7 @@ from ..api import names
 from ..placement.nodes import pod_requests
 from ..placement.place import DEFAULT_FABRIC_LABEL, Shape, Toleration
 from .context import Context
-from .engine_config import engine_config
+from .engine_config import engine_config, products_of
 from .engine_pod import engine_pod
 
 _POD_KEY, _SIZE_KEY, _RESOURCE_KEY = "pod.json", "nodes", "resource"
@@ -56,6 +56,7 @@ def shape_of(template: Template, fabric_label: str = DEFAULT_FABRIC_LABEL) -> Sh
             for t in spec["tolerations"]
         ),
         fabric_label=fabric_label,
+        products=products_of(template.config),
     )
 
 

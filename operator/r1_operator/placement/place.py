@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..api.names import LABEL_GPU_PRODUCT
 from .nodes import Amounts, Node, Taint
 
 DEFAULT_FABRIC_LABEL = "r1operator.dev/fabric"
@@ -45,6 +46,8 @@ class Shape:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     fabric_label: str = DEFAULT_FABRIC_LABEL
+    products: tuple[str, ...] = ()
+    """Boards that will do, by the node label LABEL_GPU_PRODUCT; a node without the label may have any. Empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,9 @@ def _unfit(node: Node, shape: Shape) -> str | None:
         return f"fewer than {shape.requests[shape.resource]} {shape.resource}"
     if any(node.labels.get(key) != value for key, value in shape.node_selector.items()):
         return "other hardware (node labels)"
+    product = node.labels.get(LABEL_GPU_PRODUCT)
+    if shape.products and product is not None and product not in shape.products:
+        return f"other hardware ({LABEL_GPU_PRODUCT} {product})"  # also -SHARED and -MIG-…: a part of a GPU
     if not node.ready:
         return "not Ready"
     if node.unschedulable:

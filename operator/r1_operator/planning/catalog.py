@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -31,4 +32,5 @@ def find_model(name: str) -> Model | None:
     if entry is None:
         return None
     text = (MODELS / entry["config"]).read_text(encoding="utf-8")
-    return read_model(name, json.loads(text), entry["source"])
+    model = read_model(name, json.loads(text), entry["source"])
+    return replace(model, reasoning_parser=entry["reasoningParser"], tool_call_parser=entry.get("toolCallParser"))

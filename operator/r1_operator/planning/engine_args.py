@@ -58,7 +58,9 @@ def render(
         ]
     if role != "Aggregated":
         planned.append(("--disaggregation-mode", role.lower()))
-    planned.append(("--reasoning-parser", "deepseek-r1"))
+    planned.append(("--reasoning-parser", model.reasoning_parser))
+    if model.tool_call_parser is not None:
+        planned.append(("--tool-call-parser", model.tool_call_parser))
     replaced = set(flags(extra))
     kept = [word for argument in planned if argument[0] not in replaced for word in argument]
     return (*kept, *extra)

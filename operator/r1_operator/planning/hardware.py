@@ -25,7 +25,11 @@ class Hardware(Protocol):
     @property
     def resource_name(self) -> str: ...
     @property
+    def products(self) -> tuple[str, ...]: ...
+    @property
     def gpus_per_node(self) -> int: ...
+    @property
+    def memory_mib(self) -> int: ...
     @property
     def usable_memory_mib(self) -> int: ...
     @property
@@ -59,6 +63,7 @@ class BuiltIn:
     network_gbits_per_second: int = 0
     device: str = "Cuda"
     resource_name: str = "nvidia.com/gpu"
+    products: tuple[str, ...] = ()
 
 
 @cache
@@ -86,6 +91,7 @@ def _entry(card: Mapping[str, Any], size: int) -> dict[str, Any]:
     return figures | {
         "name": f"{card['name']}x{size}",
         "gpusPerNode": size,
+        "products": tuple(card.get("products", ())),
         "networkGbitsPerSecond": card.get("networkGbitsPerSecondPerGpu", 0) * size,
         "source": " ".join(f"{key}: {text}" for key, text in card["sources"].items()),
     }

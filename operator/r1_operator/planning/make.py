@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .catalog import TINY, find_model, known_models
 from .engine_args import environment, render
+from .expected import expected
 from .explain import reasons
 from .hardware import Hardware, built_in_hardware, built_in_profiles
 from .layout import AllToAll
@@ -136,6 +137,7 @@ def build(wishes: Wishes, found: Found) -> Plan:
         env=environment(wishes.model, best.layout, wishes.role, cpu=cpu),
         reasons=reasons(wishes, found),
         estimate=best.estimate,
+        expected=expected(profile, wishes.model, best.layout),
         role=wishes.role,
     )
 

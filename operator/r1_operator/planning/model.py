@@ -70,12 +70,34 @@ Architecture = MlaMoe | Dense
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A known model. `source` says where the configuration comes from."""
+    """A known model. `source` says where the configuration comes from. `class_name` and `figures` are as config.json
+    has them: the architecture's name, and the whole numbers that make a model another one. Parsers are SGLang's, by
+    name: what tells thoughts from answers, and what finds tool calls (None: nothing does)."""
 
     name: str
     architecture: Architecture
     quantization: Quantization
     source: str = ""
+    class_name: str = ""
+    figures: tuple[tuple[str, int], ...] = ()
+    reasoning_parser: str = "deepseek-r1"
+    tool_call_parser: str | None = None
+
+
+DRAFT_LAYERS = "num_nextn_predict_layers"
+"""Only a plan with multi-token prediction needs it."""
+_FIGURES = (
+    *("hidden_size", "num_hidden_layers", "first_k_dense_replace", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+    *("intermediate_size", "moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok"),
+    *("vocab_size", DRAFT_LAYERS),
+)
+QUANTIZATION_CONFIGS: Mapping[Quantization, tuple[str | None, tuple[int, int] | None]] = {
+    Quantization.BF16: (None, None),
+    Quantization.FP8: ("fp8", (128, 128)),
+    Quantization.W4AFP8: ("w4afp8", None),
+}
+"""quant_method and weight_block_size of config.json's quantization_config; None: it has none, or any will do."""
 
 
 class ModelConfigError(ValueError):
@@ -101,7 +123,8 @@ def read_model(name: str, config: Mapping[str, object], source: str = "") -> Mod
             f"{name}: architectures is {architecture!r}; the planner has memory forms for DeepseekV3ForCausalLM, "
             "Qwen2ForCausalLM and LlamaForCausalLM only"
         )
-    return Model(name, reader(name, config), _quantization(name, config), source)
+    figures = tuple((key, value) for key in _FIGURES if isinstance(value := config.get(key), int))
+    return Model(name, reader(name, config), _quantization(name, config), source, str(architecture), figures)
 
 
 def _mla_moe(name: str, config: Mapping[str, object]) -> MlaMoe:
@@ -163,10 +186,9 @@ def _quantization(name: str, config: Mapping[str, object]) -> Quantization:
         return Quantization.BF16
     method = section.get("quant_method") if isinstance(section, Mapping) else section
     block = section.get("weight_block_size") if isinstance(section, Mapping) else None
-    if method == "w4afp8":
-        return Quantization.W4AFP8
-    if method == "fp8" and block == [128, 128]:
-        return Quantization.FP8
+    for quantization, (known, known_block) in QUANTIZATION_CONFIGS.items():
+        if method is not None and method == known and (known_block is None or block == list(known_block)):
+            return quantization
     raise ModelConfigError(
         f"{name}: quantization_config has quant_method {method!r} with weight_block_size {block!r}; "
         "the planner knows fp8 with [128, 128] blocks, w4afp8, and none (BF16)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .expected import Expected
 from .layout import Layout
 from .weights import Part
 
@@ -110,6 +111,7 @@ class Plan:
     env: tuple[tuple[str, str], ...]
     reasons: tuple[Reason, ...]
     estimate: Estimate | None
+    expected: Expected
     role: Role = "Aggregated"
 
     @property

@@ -70,7 +70,10 @@ def _weights(observed: Observation) -> Finding:
     for view in replicas(observed):
         failure = view.failure
         if failure is not None and failure.configuration and failure.reason.startswith(_ABOUT_WEIGHTS):
-            return Finding("False", Reason.WEIGHTS_INVALID, f"{failure.reason}: {failure.message}")
+            # Another model than the planned one may be whole: which of the two is wrong is the user's to say.
+            other = failure.reason == Reason.MODEL_MISMATCH
+            reason = Reason.MODEL_MISMATCH if other else Reason.WEIGHTS_INVALID
+            return Finding("False", reason, f"{failure.reason}: {failure.message}")
     if any(view.state is GangState.READY for view in replicas(observed)):
         return Finding("True", Reason.WEIGHTS_FOUND, "a replica serves from them")
     return observed.weights

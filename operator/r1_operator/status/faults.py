@@ -66,6 +66,13 @@ _KUBELET_REMEDIES: Mapping[Reason, str] = {
     Reason.FAILED_MOUNT: "see the weights' volume and the pod's events",
     Reason.FAILED_ATTACH_VOLUME: "a volume of one node is asked for by several; use one with ReadOnlyMany",
 }
+_FOUND_OTHERWISE = frozenset(
+    {
+        *(Reason.HARDWARE_MISMATCH, Reason.GPU_NOT_FREE, Reason.GPU_UNHEALTHY, Reason.DRIVER_TOO_OLD),
+        *(Reason.DRIVER_UNUSABLE, Reason.MODEL_MISMATCH),
+    }
+)
+"""The engine's own words; its message names node and remedy."""
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull: )?')
 """The kubelet goes back and forth between the failed pull and the wait for the next one, with other words for each."""
 
@@ -218,8 +225,8 @@ def _errors(before: Mapping[str, Condition], observed: Observation, now: float) 
 
 
 def _reason_of(word: str, otherwise: Reason) -> Reason:
-    """A kubelet's word as the reason of a condition, where programs may know it; else `otherwise`."""
-    return next((reason for reason in _KUBELET_REMEDIES if reason == word), otherwise)
+    """A kubelet's or an engine's word as the reason of a condition, where programs may know it; else `otherwise`."""
+    return next((reason for reason in (*_KUBELET_REMEDIES, *_FOUND_OTHERWISE) if reason == word), otherwise)
 
 
 def _replicas(observed: Observation) -> tuple[ReplicaView, ...]:

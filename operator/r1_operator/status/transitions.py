@@ -39,7 +39,10 @@ def events(
     return (*_conditions(before, after), *_scaling(before, after), *_replicas(before, after, _Facts(observed)))
 
 
-_REFUSED_WEIGHTS = (Reason.CLAIM_NOT_FOUND, Reason.CLAIM_NOT_BOUND, Reason.CLAIM_ACCESS_MODE, Reason.WEIGHTS_INVALID)
+_REFUSED_WEIGHTS = (
+    *(Reason.CLAIM_NOT_FOUND, Reason.CLAIM_NOT_BOUND, Reason.CLAIM_ACCESS_MODE),
+    *(Reason.WEIGHTS_INVALID, Reason.MODEL_MISMATCH),
+)
 _WAITING = (
     Reason.IMAGE_PULL_BACK_OFF,
     Reason.INVALID_IMAGE_NAME,

@@ -66,8 +66,8 @@ def parse_status(answer: Mapping[str, Any]) -> AgentStatus | Failure:
 
 
 def _sick(device: Mapping[str, Any]) -> str:
-    errors = device.get("uncorrectedEccErrors")
-    why = f"{errors} uncorrected ECC errors" if errors else str(device.get("message") or "no reason given")
+    errors = device.get("uncorrectedEccErrors")  # an engine that says nothing else counts these as sickness
+    why = device.get("message") or (f"{errors} uncorrected ECC errors" if errors else "no reason given")
     return f"GPU {device['index']}: {why}"
 
 
