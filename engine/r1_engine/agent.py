@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from r1_engine.launch import PROBE_KEY_VARIABLE
 from r1_engine.member import LINK_PATH, MemberRole
 from r1_engine.node import Ending, log
 from r1_engine.outcome import Cause, Exit, write_termination_log
+from r1_engine.refusal import with_xids
 from r1_engine.stages import Stage
 from r1_engine.tasks import Tasks
 
@@ -93,7 +95,7 @@ async def run(settings: Settings) -> Cause:
         loop.add_signal_handler(number, role.terminate)
     tasks = Tasks(role.node.failed)
     work = tasks.start(role.run())
-    cause = await ending.wait()
+    cause = with_xids(await ending.wait(), settings.pod.node_name, role.xids, time.time())
     role.node.enter(Stage.FAILED if cause.code else Stage.DRAINING, cause.message)
     if settings.is_head:
         cause = await role.farewell(cause)

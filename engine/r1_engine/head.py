@@ -26,6 +26,7 @@ from r1_engine.outcome import Cause, Exit, drained
 from r1_engine.probe import EngineClient
 from r1_engine.stages import BEFORE_SERVING, Member, Stage
 from r1_engine.tasks import Tasks, overslept
+from r1_engine.xids import Xid
 
 
 class HeadRole:
@@ -66,6 +67,10 @@ class HeadRole:
     @property
     def gpus(self) -> dict[str, Any]:
         return self._gpus.report
+
+    @property
+    def xids(self) -> tuple[Xid, ...]:
+        return self._gpus.xids
 
     def status_nodes(self) -> list[dict[str, Any]]:
         return [member.to_json() for _, member in sorted(self._gang.members.items())]

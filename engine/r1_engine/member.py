@@ -24,6 +24,7 @@ from r1_engine.outcome import Cause, Exit
 from r1_engine.ray_group import bracketed
 from r1_engine.stages import Stage
 from r1_engine.tasks import Tasks, overslept
+from r1_engine.xids import Xid
 
 LINK_PATH = "/gang"
 # Node 0 judges the start first; a member that never reached it must end by itself, a little later.
@@ -62,6 +63,10 @@ class MemberRole:
     @property
     def gpus(self) -> dict[str, Any]:
         return self._gpus.report
+
+    @property
+    def xids(self) -> tuple[Xid, ...]:
+        return self._gpus.xids
 
     @property
     def progress_at(self) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 
 from r1_engine.outcome import Cause, Exit
 from r1_engine.supervise import Ended
+from r1_engine.xids import Xid
 
 _ARGPARSE = re.compile(r"error: (.+)$")
 _EXCEPTION = re.compile(r"^(?:\S*\s)?((?:[A-Za-z_][\w.]*)(?:Error|Exception|Exit)): (.+)$")
@@ -32,6 +34,19 @@ def explain(ended: Ended, node: str, label: str) -> Cause:
     words_of = f" Its last error: {last[0]}: {last[1]}" if last else ""
     lost_peer = any(_LOST_PEER.search(line) for line in ended.tail)
     return Cause(Exit.DIED, "EngineDied", f"{label}: {ended.what} ended{how}.{words_of}", node, lost_peer)
+
+
+_XID_SECONDS = 60.0
+"""A process whose GPU has faulted ends within this time; one whose collective waits for it takes longer."""
+
+
+def with_xids(cause: Cause, node: str, xids: Sequence[Xid], now: float) -> Cause:
+    """The cause of an end on this node with the Xid errors that came before it: they say more than the exit status."""
+    heard = [x for x in xids if now - x.at <= _XID_SECONDS]
+    if cause.code in (Exit.DRAINED, Exit.CONFIGURATION) or cause.node != node or not heard:
+        return cause
+    words = ", ".join(f"{x} on {'an unknown GPU' if x.index is None else f'GPU {x.index}'}" for x in heard)
+    return replace(cause, message=f"{cause.message} Just before: {words}.")
 
 
 def _refused(words: str, node: str) -> Cause:

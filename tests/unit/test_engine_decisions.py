@@ -19,9 +19,10 @@ from r1_engine import gang as gangs
 from r1_engine.config import Limits
 from r1_engine.node import Ending
 from r1_engine.outcome import TERMINATION_LIMIT, Cause, Exit, termination_line
-from r1_engine.refusal import explain
+from r1_engine.refusal import explain, with_xids
 from r1_engine.stages import Member, Progress, Stage
 from r1_engine.supervise import Ended
+from r1_engine.xids import Xid
 
 TIMES = st.floats(0, 1e6, allow_nan=False)
 
@@ -287,3 +288,13 @@ def test_a_server_that_lost_its_peer_does_not_win_over_the_peer(words: str) -> N
     assert asyncio.run(first_to_last(first_hand, consequence, settle=60)) == first_hand
     assert asyncio.run(first_to_last(consequence, settle=0.01)) == consequence
     assert asyncio.run(first_to_last(consequence, first_hand, settle=0)) == consequence  # a member only tells
+
+
+def test_an_xid_before_a_death_is_told_with_it() -> None:
+    died = Cause(Exit.DIED, "EngineDied", "node 0 (gpu-0): the server ended.", "gpu-0")
+    xids = (Xid(31, 2, 100.0), Xid(79, 4, 990.0))
+    told = with_xids(died, "gpu-0", xids, 1000.0)
+    assert told.message == f"{died.message} Just before: Xid 79 (the GPU has fallen off the bus) on GPU 4."
+    assert with_xids(died, "gpu-1", xids, 1000.0) == died, "another node's GPU was blamed"
+    refused = Cause(Exit.CONFIGURATION, "HardwareMismatch", "…", "gpu-0")
+    assert with_xids(refused, "gpu-0", xids, 1000.0) == refused

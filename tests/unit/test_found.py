@@ -23,6 +23,7 @@ from r1_operator.planning.catalog import MODELS
 from r1_operator.planning.plan import Plan
 
 GPU = "nvidia.com/gpu"
+TINY = Path(__file__).parents[2] / "engine" / "tiny_model" / "weights"
 R1, V3 = "deepseek-ai/DeepSeek-R1-0528", "deepseek-ai/DeepSeek-V3-0324"
 
 
@@ -93,6 +94,10 @@ def test_each_known_model_is_its_own(tmp_path: Path, config: str) -> None:
             check_model(tmp_path, other)
         assert error.value.reason == "ModelMismatch"
         assert "spec.model.name" in str(error.value)
+
+
+def test_the_model_for_trying_out_is_the_planned_one() -> None:
+    check_model(TINY, told(context("r1-operator/tiny-r1", "CPUx1")).model)
 
 
 @pytest.mark.parametrize(
