@@ -43,6 +43,7 @@ def status(settings: Settings, role: Role) -> dict[str, Any]:
         "inFlight": role.in_flight,
         "timings": progress.timings,
         "gpus": role.gpus,
+        "fabric": role.fabric(),
     }
 
 

@@ -29,6 +29,7 @@ OWN_ARGUMENTS = (
     "--api-key",
     "--enable-metrics",
     "--use-ray",
+    "--watchdog-timeout",
 )
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -61,6 +62,23 @@ class Ports(_Frozen):
         return self
 
 
+class FabricPlan(_Frozen):
+    """What the plan counts on between the nodes. `transport`: `Rdma` or `Tcp` as the user wants it, None: as the
+    hardware has it. `gbits_per_node`: Gbit/s of one node in the plan's reckoning, 0 = none. `needs_rdma`: the plan's
+    all-to-all does not run over anything else."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    transport: str | None = None
+    gbits_per_node: Annotated[float, Field(ge=0)] = 0
+    needs_rdma: bool = False
+
+    @property
+    def requires_rdma(self) -> bool:
+        """Whether a gang without RDMA is not to be started."""
+        return self.needs_rdma or self.transport == "Rdma"
+
+
 class EngineConfig(_Frozen):
     """`engine.json`. An operator that is newer than this engine may say more than it knows: an image that a user has
     pinned must outlive the operator's next release."""
@@ -84,6 +102,7 @@ class EngineConfig(_Frozen):
     drain_seconds: Annotated[float, Field(ge=0)] = 300
     expected: Expected = Expected()  # an operator older than this engine tells nothing, and nothing is compared
     ports: Ports = Ports()
+    fabric: FabricPlan | None = None  # of a gang of one node, or told by an operator that does not know it
 
     @property
     def may_stand_still(self) -> float:
@@ -112,6 +131,7 @@ class Limits(_Frozen):
     """Times in seconds after which silence counts as failure, and how often we look.
 
     `hang` + `probe` + one look stays under 15 s, the promise for a frozen rank; `lease` + `beat` for a cut network.
+    `slow`: how far `hang` may grow where steps were seen, or have to be feared, to take long (see `pace`).
     `starved`: how much of a silence may at most be excused by a machine that gave the engine no CPU, `compiling`: by
     compilers that ran.
     """
@@ -120,6 +140,7 @@ class Limits(_Frozen):
     lease: Annotated[float, Field(gt=0)] = 11.0
     probe: Annotated[float, Field(gt=0)] = 2.0
     hang: Annotated[float, Field(gt=0)] = 11.0
+    slow: Annotated[float, Field(gt=0)] = 180.0
     starved: Annotated[float, Field(ge=0)] = 60.0
     compiling: Annotated[float, Field(ge=0)] = 1800.0
     # SGLang looks at its own SIGTERM flag every 5 s and then gives its schedulers time to release memory.
@@ -128,7 +149,7 @@ class Limits(_Frozen):
     @property
     def longest_silence(self) -> float:
         """After this a rank is hung, whatever excuses it."""
-        return self.hang + self.starved + self.compiling
+        return max(self.hang, self.slow) + self.starved + self.compiling
 
 
 class Pod(_Frozen):

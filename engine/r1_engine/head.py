@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from r1_engine import compiling, health, processes, ray_group, startup
+from r1_engine import compiling, health, pace, processes, ray_group, startup
 from r1_engine import gang as gangs
 from r1_engine.config import Settings
+from r1_engine.fabric_verdict import GangFabric, NodeFabric
 from r1_engine.gate import GateFile
 from r1_engine.gpu_watch import GpuWatch
 from r1_engine.launch import PROBE_KEY_VARIABLE
@@ -40,6 +42,8 @@ class HeadRole:
         self._links: dict[int, web.WebSocketResponse] = {}
         self._gate = GateFile(settings.pod.run_dir / GATE_FILE, create=True)
         self._ranks = health.Ranks.of(settings.config.attention_data_parallel)
+        self._pace = pace.Pace(pace.chunk_of(settings.config.engine_args))
+        self._fabrics: dict[int, NodeFabric] = {}  # of the members
         self._waited: dict[int, float] = {}  # by member, see `starvation`
         self._compiling: dict[int, bool] = {}  # by member, see `compiling`
         self._compile_clock = compiling.Clock(time.monotonic())
@@ -74,6 +78,18 @@ class HeadRole:
 
     def status_nodes(self) -> list[dict[str, Any]]:
         return [member.to_json() for _, member in sorted(self._gang.members.items())]
+
+    def fabric(self) -> dict[str, Any] | None:
+        gang = self._gang_fabric()
+        return gang.to_json() if gang is not None else None
+
+    def _gang_fabric(self) -> GangFabric | None:
+        if self.node.fabric is None:
+            return None
+        known = {0: self.node.fabric, **self._fabrics}
+        names = {index: member.name for index, member in self._gang.members.items()}
+        nodes = {index: (names.get(index, ""), node) for index, node in known.items()}
+        return GangFabric(nodes, self._settings.config.nodes)
 
     # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -169,7 +185,8 @@ class HeadRole:
         """Counters of busy ranks. Apart from `_judge`, which a frozen server must not hold up."""
         while not self._ending.is_set and not self._stopping:
             if (loads := await engine.loads()) is not None:
-                self._ranks = self._ranks.observed(loads, self._now())
+                now = self._now()
+                self._ranks, self._pace = self._ranks.observed(loads, now), self._pace.observed(loads, now)
             await asyncio.sleep(self._look_again())
 
     async def _listen(self, engine: EngineClient) -> None:
@@ -183,7 +200,6 @@ class HeadRole:
     async def _judge(self, engine: EngineClient) -> None:
         """Readiness at first, health afterwards; ranks without proof are asked for a token."""
         limits = self._settings.limits
-        patience = health.Patience(limits.hang, limits.starved, limits.compiling)
         while not self._ending.is_set and not self._stopping:
             now = self._now()
             for rank in health.ranks_to_probe(self._ranks, now, limits.probe):
@@ -192,14 +208,18 @@ class HeadRole:
             if self.node.progress.stage is Stage.WARM_UP:
                 if not health.silent_ranks(self._ranks):
                     self.node.enter(Stage.READY, "Every DP rank gives tokens.")
-            elif not self._stopping and (cause := self._hung(now, patience)):
+            elif not self._stopping and (cause := self._hung(now)):
                 self._ending.set(cause)
             await asyncio.sleep(self._look_again())
 
-    def _hung(self, now: health.Moment, patience: health.Patience) -> Cause | None:
-        pod, heard = self._settings.pod, self._server_heard
+    def _hung(self, now: health.Moment) -> Cause | None:
+        pod, limits, heard = self._settings.pod, self._settings.limits, self._server_heard
+        patience = health.Patience(limits.hang, limits.starved, limits.compiling)
         if patience.exhausted(heard, self._http_now()):
             return gangs.server_hung(self._settings.label, pod.node_name, now.at - heard.at)
+        fabric = self._gang_fabric()
+        doubtful = fabric is not None and not fabric.as_planned
+        patience = replace(patience, limit=self._pace.limit(limits, now.at, doubtful=doubtful))
         if silence := health.hung_ranks(self._ranks, now, patience):
             return gangs.hung(silence, pod.node_name)
         return None
@@ -273,6 +293,8 @@ class HeadRole:
             name = self._gang.members[index].name
             member = Member(index, name, Stage(report["stage"]), report["message"], report.get("gpus", {}))
             self._gang = self._gang.heard(member, time.monotonic())
+            if fabric := report.get("fabric"):
+                self._fabrics[index] = NodeFabric.from_json(fabric)
         if failed := message.get("failed"):
             self._ending.set(Cause.from_json(failed))
         if (waited := message.get("waited")) is not None:

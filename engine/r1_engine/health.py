@@ -16,6 +16,8 @@ from typing import Any
 
 # Fields of one rank in `GET /v1/loads` that move only when the rank finishes a forward pass.
 _COUNTERS = ("num_used_tokens", "total_prefill_uncached_tokens", "total_prefill_busy_us")
+PREFILL_TOKENS, PREFILL_BUSY_US = 1, 2
+"""Where in a rank's counters these stand."""
 
 
 @dataclass(frozen=True)

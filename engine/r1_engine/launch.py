@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from r1_engine import cpu
+from r1_engine import cpu, fabric_ports
 from r1_engine.config import Settings
+from r1_engine.fabric import Fabric
+from r1_engine.fabric_ports import choose
 from r1_engine.loading import LOADING_VARIABLE
 from r1_engine.node_paths import GATE_FILE
 from r1_engine.ray_group import bracketed
@@ -26,6 +28,8 @@ def command(settings: Settings, head_ip: str) -> list[str]:
     argv += ["--host", pod.listen, "--port", str(config.ports.http), "--enable-metrics"]
     argv += ["--nnodes", str(config.nodes), "--node-rank", str(pod.index)]
     argv += ["--dist-init-addr", f"{bracketed(head_ip)}:{config.ports.dist}"]
+    # SGLang's own, 300 s, ends a gang that compiles a kernel inside a step; we watch each rank, and know of compilers.
+    argv += ["--watchdog-timeout", "3600"]
     # What asks every few seconds would bury what users ask.
     argv += ["--uvicorn-access-log-exclude-prefixes", "/metrics", "/v1/loads", "/model_info", "/health"]
     if config.device == "cpu":
@@ -34,16 +38,26 @@ def command(settings: Settings, head_ip: str) -> list[str]:
 
 
 def environment(
-    base: Mapping[str, str], settings: Settings, cores: Sequence[int], interface: str | None
+    base: Mapping[str, str],
+    settings: Settings,
+    cores: Sequence[int],
+    interface: str | None,
+    fabric: Fabric | None = None,
 ) -> dict[str, str]:
     """The child's environment. `base` is the Ray worker's, `cores` are the CPUs this pod may use, `interface` is the
-    network interface that carries the pod's address, over which gloo and NCCL find each other."""
+    network interface that carries the pod's address, over which gloo, NCCL and NVSHMEM find each other; `fabric` is
+    what the pod has for the traffic itself; only a gang of several nodes needs it."""
     config, run_dir = settings.config, settings.pod.run_dir
     kept = {name: value for name, value in base.items() if not name.startswith(_FROM_RAY)}
     # Otherwise SGLang asks the network which address it has, and waits for minutes where there is no default route.
     defaults = {"SGLANG_HOST_IP": settings.pod.ip}
     if interface is not None:
         defaults |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+    if config.nodes > 1 and config.device == "cuda":
+        tcp = config.fabric is not None and config.fabric.transport == "Tcp"
+        defaults |= fabric_ports.defaults(
+            choose(fabric or Fabric()), {**kept, **config.env}, tcp=tcp, interface=interface
+        )
     own = {
         # A dead server's gauges must not be served again: each start has a directory of its own.
         "PROMETHEUS_MULTIPROC_DIR": str(run_dir / "prometheus"),

@@ -1,7 +1,7 @@
 """Nodes other than node 0: one connection to node 0's agent, which is told everything and says what to do.
 
 Messages are JSON objects over a web socket, any subset of these keys:
-  to node 0    hello {index, name} · report {stage, message, gpus} · failed {cause} · terminate · serverEnded ·
+  to node 0    hello {index, name} · report {stage, message, gpus, fabric} · failed {cause} · terminate · serverEnded ·
                the beat: waited (seconds its engine has waited for a CPU) · compiling (whether it does) ·
                steps (how often its start has gone forward)
   from node 0  ray (its address) · gang {stage, message} · stopping · end {cause} · or nothing (the beat)
@@ -71,6 +71,9 @@ class MemberRole:
     @property
     def progress_at(self) -> float:
         return self.node.progress_at
+
+    def fabric(self) -> dict[str, Any] | None:
+        return self.node.fabric.to_json() if self.node.fabric is not None else None
 
     def status_nodes(self) -> list[dict[str, Any]]:
         pod, progress = self._settings.pod, self.node.progress
@@ -204,9 +207,8 @@ class MemberRole:
 
     def _report(self) -> None:
         progress = self.node.progress
-        self._tasks.start(
-            self._send({"report": {"stage": str(progress.stage), "message": progress.message, "gpus": self.gpus}})
-        )
+        report = {"stage": str(progress.stage), "message": progress.message, "gpus": self.gpus}
+        self._tasks.start(self._send({"report": {**report, "fabric": self.fabric()}}))
 
     async def _send(self, message: dict[str, Any]) -> None:
         if self._socket is not None and not self._socket.closed:

@@ -8,10 +8,13 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from r1_engine import preflight, processes, ray_group, reading
+from r1_engine import nccl, preflight, processes, ray_group, reading
 from r1_engine.config import ConfigError, Settings
+from r1_engine.fabric import read_fabric
+from r1_engine.fabric_verdict import NodeFabric, judge
 from r1_engine.node_paths import AGENT_SOCKET
 from r1_engine.outcome import Cause, Exit
 from r1_engine.output import Output
@@ -78,6 +81,8 @@ class Node:
         self.steps = 0  # how often the start has gone forward here; never falls
         self.progress_at = time.time()  # when it last did
         self._output = Output()
+        self._nccl = nccl.Heard()
+        self.fabric: NodeFabric | None = None  # once read, in a gang of several nodes with GPUs
         self._ray_runs = False
         self._starvation, self._http_starvation = Meter(), Meter()
         self.awaited: set[int] = set()  # children with a Popen of their own, which reaps them
@@ -104,6 +109,8 @@ class Node:
 
     async def check(self) -> bool:
         """The pre-flight checks; False when they ended the gang. On a dead volume they never end."""
+        if not await self._check_fabric():
+            return False
         config, expected = self.settings.config, self.settings.config.expected
         try:
             if expected.hardware is not None and config.device == "cuda":
@@ -116,6 +123,19 @@ class Node:
             return False
         self.enter(Stage.RAY, "Starting Ray.")
         return True
+
+    async def _check_fabric(self) -> bool:
+        """Whether the network between the nodes lets the engine come up at all. Anything less is told and started."""
+        config = self.settings.config
+        if config.fabric is None or config.nodes == 1 or config.device != "cuda":
+            return True
+        self.fabric = judge(await asyncio.to_thread(read_fabric), config.fabric)
+        verdict = self.fabric.verdict
+        log(f"fabric: {verdict.reason}: {verdict.message}")
+        self._changed()
+        if verdict.fatal:
+            self.fail(Exit.CONFIGURATION, verdict.reason, f"{self.settings.label}: {verdict.message}.")
+        return not verdict.fatal
 
     def launch_ray(self) -> None:
         """Lets `ray start` do what needs no other node: its imports."""
@@ -182,8 +202,9 @@ class Node:
 
     def _on_report(self, report: dict[str, Any]) -> None:
         if "log" in report:
-            print(report["log"], flush=True)
-            self._hear(report["log"])
+            if self._keep(report["log"]):
+                print(report["log"], flush=True)
+                self._hear(report["log"])
         elif "bar" in report:
             self._hear(report["bar"])
         elif "child" in report:
@@ -200,6 +221,19 @@ class Node:
             if not self._stopping:
                 ended = Ended(**{**report["ended"], "tail": tuple(report["ended"]["tail"])})
                 self._ending.set(explain(ended, self.settings.pod.node_name, self.settings.label))
+
+    def _keep(self, line: str) -> bool:
+        """Takes what NCCL says of the network; False for more of it than anybody reads."""
+        before, (self._nccl, keep) = self._nccl, self._nccl.after(line)
+        if not keep and self._nccl.lines == nccl.KEPT_LINES + 1:
+            log("more of NCCL's lines are left out; spec.engine.env NCCL_DEBUG_FILE writes all of them to a file")
+        if self.fabric is not None and (before.network, before.gpu_direct) != (
+            self._nccl.network,
+            self._nccl.gpu_direct,
+        ):
+            self.fabric = replace(self.fabric, nccl=self._nccl)
+            self._changed()
+        return keep
 
     def _hear(self, line: str) -> None:
         if self.progress.stage not in BEFORE_SERVING:

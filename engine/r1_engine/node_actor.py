@@ -10,6 +10,7 @@ import ray
 from r1_engine import launch
 from r1_engine.config import load_settings
 from r1_engine.cpu import models
+from r1_engine.fabric import read_fabric
 from r1_engine.node_paths import AGENT_SOCKET
 from r1_engine.supervise import Ended, supervise
 
@@ -25,7 +26,8 @@ class NodeActor:
         """Runs the node's server until it ends; see `supervise`."""
         settings = load_settings(os.environ)
         cores = sorted(os.sched_getaffinity(0))
-        environment = launch.environment(os.environ, settings, cores, _interface(settings.pod.ip))
+        interface = _interface(settings.pod.ip)
+        environment = launch.environment(os.environ, settings, cores, interface, read_fabric())
         if settings.config.device == "cpu":
             environment.setdefault(models.SKIP_VARIABLE, models.skip_list(settings.config.model_path))
         return supervise(

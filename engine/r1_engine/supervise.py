@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from r1_engine import compiling, processes
+from r1_engine import compiling, nccl, processes
 
 TAIL_LINES = 120
 # New processes of the server are looked for this often; a death is known at once.
@@ -147,7 +147,8 @@ class _Supervision:
                 *lines, self._partial = (self._partial + block).split(b"\n")
                 for line in lines:
                     text = line.decode(errors="replace")
-                    self._tail.append(text)
+                    if nccl.INFO not in text:  # hundreds of a communicator's lines would bury an error
+                        self._tail.append(text)
                     self.tell({"log": text})
             if self._out in self._selector.get_map():
                 self._selector.unregister(self._out)

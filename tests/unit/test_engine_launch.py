@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from r1_engine import import_hooks, launch, loading, ray_group, ray_start
-from r1_engine.config import EngineConfig, Pod, Settings
+from r1_engine.config import EngineConfig, Limits, Pod, Settings
 from r1_engine.cpu import models
 
 
@@ -39,6 +39,7 @@ def test_the_server_is_told_its_place_in_the_gang() -> None:
     assert value(argv, "--node-rank") == "1"
     assert value(argv, "--dist-init-addr") == "10.0.0.1:25000"
     assert value(argv, "--tp-size") == "2"
+    assert float(value(argv, "--watchdog-timeout")) > Limits().longest_silence, "ours is the better watchdog"
     assert "--device" not in argv
 
 

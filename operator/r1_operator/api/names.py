@@ -131,6 +131,7 @@ ENGINE_OWNED_FLAGS: Final = (
     "--port",
     "--served-model-name",
     "--use-ray",
+    "--watchdog-timeout",
 )
 """What the engine passes to SGLang itself (with SGLang's aliases of the same options)."""
 PLAN_OWNED_FLAGS: Final = (
