@@ -167,9 +167,9 @@ def node(name: str, product: str | None) -> Node:
 @pytest.mark.parametrize("other", ["NVIDIA-A100-SXM4-80GB", "NVIDIA-H100-80GB-HBM3-SHARED", "NVIDIA-H100-PCIe"])
 def test_a_node_whose_label_says_another_board_is_not_taken(other: str) -> None:
     shape = shape_of(template_of(context()))
-    good, unlabelled = node("n2", "NVIDIA-H100-80GB-HBM3"), node("n3", None)
-    (taken,) = place([Request("r1-0-0", shape)], [node("n1", other), good, unlabelled])
-    assert taken.nodes == ("n2", "n3")  # type: ignore[union-attr]
+    good, unlabelled = node("n4", "NVIDIA-H100-80GB-HBM3"), [node("n2", None), node("n3", None)]
+    (taken,) = place([Request("r1-0-0", shape)], [node("n1", other), *unlabelled, good])
+    assert taken.nodes == ("n4", "n2")  # type: ignore[union-attr]
     (waits,) = place([Request("r1-0-0", shape)], [node("n1", other), good])
     assert f"other hardware (nvidia.com/gpu.product {other})" in _reasons(shape, other)
     assert "needs 2 whole free nodes" in waits.message  # type: ignore[union-attr]

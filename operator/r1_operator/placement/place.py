@@ -2,7 +2,7 @@
 
 A gang takes whole free nodes: no other pod holds any of a node's devices. If nodes carry the fabric label, all nodes
 of a gang share its value. Among domains the one with the fewest free nodes that suffices is taken, so that large gangs
-still find a large domain (best fit).
+still find a large domain (best fit). Within it, nodes whose label names the planned board come before those without.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def _place_one(request: Request, nodes: Sequence[Node], taken: set[str]) -> Plac
     if not big:
         return Unplaceable(request.gang, _shortage(shape, fit, unfit, len(nodes)), bool(request.pins))
     _, names = min(big.items(), key=lambda item: (len(item[1]), item[0]))
-    rest = iter(sorted(set(names) - pinned))
+    unnamed = {n.name for n in nodes if shape.products and LABEL_GPU_PRODUCT not in n.labels}
+    rest = iter(sorted(set(names) - pinned, key=lambda name: (name in unnamed, name)))
     return Placement(request.gang, tuple(request.pins.get(i) or next(rest) for i in range(shape.size)))
 
 
