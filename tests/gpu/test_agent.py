@@ -1,12 +1,17 @@
-"""The agent itself, as a pod runs it, on a node with other GPUs than planned for."""
+"""The agent itself, as a pod runs it: on a node with other GPUs than planned for, and when one of its GPUs faults."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from r1_engine.gpu_watch import GpuWatch
+from r1_operator.telemetry.agent import AgentStatus, parse_status
 
 from tests.gpu.nvml import Gpus
 from tests.ports import free_port
@@ -61,3 +66,35 @@ def test_an_engine_on_other_gpus_ends_in_seconds_with_78_and_says_where(
     assert (told["reason"], told["node"]) == ("HardwareMismatch", "gpu-7")
     assert told["message"].startswith("node 0 (gpu-7): GPUs: profile H100x8 is planned, and this node has 8 × NVIDIA-A")
     assert "Set spec.hardware" in told["message"]
+
+
+async def test_the_agents_account_follows_an_xid_at_once(gpus: Gpus) -> None:
+    changed, said = asyncio.Event(), []
+    watch = GpuWatch(changed.set, said.append)
+    task = asyncio.create_task(watch.run())
+    try:
+        async with asyncio.timeout(20):
+            while not watch.xids:  # the event set sees what comes after it
+                gpus.xid(4, 79)
+                changed.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), 0.2)
+            while watch.report["message"] != "unhealthy: 4":
+                changed.clear()
+                await changed.wait()
+    finally:
+        task.cancel()
+    assert watch.report["devices"][4]["message"] == "Xid 79 (the GPU has fallen off the bus)"
+    assert [(x["xid"], x["index"], x["severity"]) for x in watch.report["xids"]] == [(79, 4, "Gpu")]
+    assert len(said) == 1, "each number and GPU is said once, however often it comes"
+    told = parse_status(
+        {
+            **dict.fromkeys(("stage", "message"), ""),
+            **dict.fromkeys(("since", "nodeIndex", "inFlight"), 0),
+            "nodes": [],
+            "timings": {},
+            "gpus": json.loads(json.dumps(watch.report)),
+        }
+    )
+    assert isinstance(told, AgentStatus)
+    assert told.sick_gpus == ("GPU 4: Xid 79 (the GPU has fallen off the bus)",)
