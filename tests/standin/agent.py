@@ -20,6 +20,7 @@ def agent_app(pod: Pod) -> web.Application:
                 "nodes": [vars(pod.members[index]) for index in sorted(pod.members)],
                 "inFlight": pod.in_flight,
                 "timings": pod.timings,
+                "fabric": pod.fabric,
                 "gpus": {"available": False, "message": "a stand-in has no GPUs", "devices": []},
             }
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.standin.pod import HUNG, PART_DIED, Pod
 
-KINDS = "die, freeze, exit, exit70, exit78, hang, stall, stuck, unready, silent, load, clear"
+KINDS = "die, freeze, exit, exit70, exit78, hang, stall, stuck, unready, silent, load, clear, fabric"
 
 
 def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
@@ -20,7 +20,7 @@ def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
     hang: no more tokens, then exit 71 · stall: the start stands still from here on, exit 72 after stallSeconds ·
     stuck: requests never finish · unready: /ready is 503 ·
     silent: no load figures · load: {kvUsage, tokensPerSecond, running, waiting} reported in place of the real ones ·
-    clear: undo the last four.
+    clear: undo the last four · fabric: {ready, reason, message} told in /status of the network between the nodes.
     """
     kind = fault.get("kind")
     match kind:
@@ -50,6 +50,8 @@ def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
             pod.unready = True
         case "silent":
             pod.silent = True
+        case "fabric":
+            pod.fabric = {name: fault[name] for name in ("ready", "reason", "message")}
         case "load":
             names = ("kvUsage", "tokensPerSecond", "running", "waiting")
             pod.synthetic_load = {name: float(fault[name]) for name in names if name in fault}

@@ -54,6 +54,7 @@ class Pod:
     hung: bool = False  # fault: no token progress
     stuck: bool = False  # fault: requests never finish
     stalled: bool = False  # fault: the start stands still
+    fabric: Mapping[str, Any] | None = None  # as in /status: what a test lets it say of the network between its nodes
     synthetic_load: Mapping[str, float] = field(default_factory=dict)
     ranks: list[Rank] = field(default_factory=list)
 

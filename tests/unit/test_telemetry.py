@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from r1_operator.status.observation import FabricReport
 from r1_operator.telemetry.agent import AgentStatus, order_drain, parse_status, scrape_status
 from r1_operator.telemetry.gateway import Worker, sync_workers
 from r1_operator.telemetry.http import Failure, ask_all, open_session
@@ -118,6 +119,24 @@ def test_unhealthy_gpus_are_told_with_the_reason() -> None:
     status = parse_status({**answer, "gpus": gpus})
     assert isinstance(status, AgentStatus)
     assert status.sick_gpus == ("GPU 3: 2 uncorrected ECC errors", "GPU 5: GPU is lost")
+
+
+def test_what_an_engine_says_of_its_fabric_is_read_also_where_it_says_less_or_more() -> None:
+    gpus = {"available": False, "message": "", "devices": []}
+    answer = {"stage": "Ray", "message": "", "since": 1, "nodeIndex": 0, "nodes": [], "inFlight": 0, "timings": {}}
+    answer |= {"gpus": gpus}
+
+    def fabric(**told: Any) -> FabricReport | None:
+        status = parse_status({**answer, **told})
+        assert isinstance(status, AgentStatus), status
+        return status.fabric
+
+    assert fabric() is fabric(fabric=None) is None
+    bad = {"ready": False, "reason": "PortsDown", "message": "mlx5_0:1 DOWN", "nodes": [], "temperature": 40}
+    assert fabric(fabric=bad) == FabricReport(False, "PortsDown", "mlx5_0:1 DOWN")
+    unsure = fabric(fabric={**bad, "ready": "maybe"})
+    assert unsure is not None
+    assert unsure.ready is None
 
 
 async def test_slow_broken_and_foreign_answers_are_failures() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from .fabric import EngineFabric
 from .fields import ApiModel, LongText, ObjectName, Quantity, ShortText
 from .hardware import HardwareProfile
 from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS, PORT_GATEWAY
@@ -248,6 +249,7 @@ class Engine(ApiModel):
     resources: EngineResources = Field(
         default_factory=EngineResources, description="Processor, memory and shared memory of one engine pod."
     )
+    fabric: EngineFabric = Field(default_factory=EngineFabric, description="The network between a replica's nodes.")
 
 
 class SecretKey(ApiModel):

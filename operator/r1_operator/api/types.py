@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from .fabric import EngineFabric
 from .fields import ApiModel, ReadModel
 from .hardware import Device, HardwareProfile
 from .names import API_VERSION, KIND
@@ -48,6 +49,7 @@ __all__ = [
     "Device",
     "Drain",
     "Engine",
+    "EngineFabric",
     "EngineResources",
     "EnvVar",
     "Gateway",

@@ -54,7 +54,9 @@ def _failures(answers: Iterable[object]) -> int:
 def _reading(answer: AgentStatus | Failure) -> AgentReading | Failure:
     if isinstance(answer, Failure):
         return answer
-    return AgentReading(answer.stage, answer.message, answer.start_seconds, answer.sick_gpus, answer.progress_at)
+    return AgentReading(
+        answer.stage, answer.message, answer.start_seconds, answer.sick_gpus, answer.progress_at, answer.fabric
+    )
 
 
 def _load(answer: EngineLoad | Failure) -> ReplicaLoad | Failure:

@@ -16,6 +16,7 @@ from ..cluster.resources import CONFIG_MAPS, JsonObject
 from ..lifecycle.gangs import Gang, Heard
 from ..lifecycle.pods import gangs_of, owner_of
 from ..manifests.engine_config import attention_ranks
+from ..status.observation import FabricReport
 from ..telemetry.server import Heartbeat
 from .inventory import Inventory
 from .ports import AgentReading, Engines
@@ -76,7 +77,7 @@ class Monitor:
         self._starts: dict[Key, float] = {}
         self._spoken: dict[str, _Spoken] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self._told: dict[Key, dict[str, tuple[str, str]]] = {}
+        self._told: dict[Key, dict[str, tuple[str, str, str]]] = {}
         self._heads: dict[Key, dict[str, str]] = {}
         self._gpus: dict[Key, dict[str, dict[str, tuple[str, ...]]]] = {}
         self._gate = asyncio.Semaphore(ASKED_AT_ONCE)
@@ -105,6 +106,14 @@ class Monitor:
         return {
             gang: tuple(f"{node}: {gpu}" for node, gpus in sorted(nodes.items()) for gpu in gpus)
             for gang, nodes in self._gpus.get(key, {}).items()
+        }
+
+    def fabrics(self, key: Key) -> Mapping[str, FabricReport]:
+        """By gang name: what its node 0 said of the network between the nodes, which outlasts a silence."""
+        return {
+            gang: spoken.reading.fabric
+            for gang, address in self._heads.get(key, {}).items()
+            if (spoken := self._spoken.get(address)) and spoken.reading and spoken.reading.fabric
         }
 
     def window(self, key: Key) -> tuple[Sample, ...]:
@@ -161,9 +170,10 @@ class Monitor:
 
     def _tell(self) -> None:
         """Wake those of whom something new was heard, or nothing any more."""
-        told: dict[Key, dict[str, tuple[str, str]]] = {}
+        told: dict[Key, dict[str, tuple[str, str, str]]] = {}
         for key, heads in self._heads.items():
-            told[key] = {gang: (h.stage, h.message) for gang, h in self.heard(key).items()}
+            fabrics = {gang: report.reason for gang, report in self.fabrics(key).items()}
+            told[key] = {gang: (h.stage, h.message, fabrics.get(gang, "")) for gang, h in self.heard(key).items()}
             for address in heads.values():
                 reading = self._spoken[address].reading
                 if reading is not None and reading.start_seconds is not None:

@@ -128,6 +128,7 @@ class Observer:
             silence=self._monitor.silence(key),
             loads=self._monitor.loads(key),
             sick=self._monitor.sick_gpus(key),
+            fabrics=self._monitor.fabrics(key),
             hangs=await self._hangs.look(ours, now),
             window=self._monitor.window(key),
             start_seconds=self._monitor.start_seconds(key),

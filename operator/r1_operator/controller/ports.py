@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..autoscaling.window import ReplicaLoad
+from ..status.observation import FabricReport
 from ..telemetry.gateway import SyncResult, Worker
 from ..telemetry.http import Failure
 
@@ -15,13 +16,14 @@ from ..telemetry.http import Failure
 class AgentReading:
     """`GET /status` of an engine pod (contracts.md): the gang's as far as node 0 is asked, but its own node's GPUs.
     `start_seconds`: what its whole start took, once ready. `progress_at`: when its start last went forward (unix
-    seconds of its own clock); None = it does not say."""
+    seconds of its own clock); `fabric`: the network between the gang's nodes; None = it does not say."""
 
     stage: str
     message: str
     start_seconds: float | None = None
     sick_gpus: tuple[str, ...] = ()
     progress_at: float | None = None
+    fabric: FabricReport | None = None
 
 
 class Engines(Protocol):

@@ -103,6 +103,7 @@ def _observation(facts: Facts, round_: Round, outcome: Outcome) -> Observation:
         unplaceable=tuple(u for gang, u in facts.verdicts.items() if gang in waiting and not u.broken_pins),
         readings={gang: Reading(heard.stage, heard.message) for gang, heard in engines.heard.items()},
         sick_gpus=engines.sick,
+        fabrics=engines.fabrics,
         load=next(iter(engines.window[-1:]), None),
         scaling=round_.scaling.decision,
         last_scale_up=round_.scaling.last_up,

@@ -10,6 +10,14 @@ from ..api import names
 from .context import Context
 
 
+def _fabric(context: Context) -> dict[str, Any] | None:
+    """What the engine is to find between the nodes; None where nothing goes over it."""
+    plan, transport = context.plan, context.spec.engine.fabric.transport
+    if plan.nodes_per_replica == 1 or plan.device != "cuda":
+        return None
+    return {"transport": transport, "gbitsPerNode": plan.network_gbits_per_node, "needsRdma": plan.needs_rdma}
+
+
 def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any]:
     """What the engine of one gang is told, the same for each of its pods."""
     plan, spec = context.plan, context.spec
@@ -33,6 +41,7 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
         "stallSeconds": spec.startup.may_stand_still,
         "drainSeconds": spec.drain.seconds,
         "expected": _expected(context),
+        "fabric": _fabric(context),
         "ports": {
             "http": names.PORT_ENGINE_HTTP,
             "agent": names.PORT_ENGINE_AGENT,

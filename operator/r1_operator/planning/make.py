@@ -29,7 +29,14 @@ GPUS_OF_A_WHOLE_NODE = 8
 def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile] | None = None) -> Plan | Refusal:
     """The plan of one replica of `spec`. `profiles` default to the built-in ones; spec.hardwareProfile comes first."""
     wishes = read_wishes(spec, built_in_profiles() if profiles is None else profiles)
-    return wishes if isinstance(wishes, Refusal) else plan_wishes(wishes)
+    plan = wishes if isinstance(wishes, Refusal) else plan_wishes(wishes)
+    if isinstance(plan, Plan) and plan.needs_rdma and spec.engine.fabric.transport == "Tcp":
+        return Refusal(
+            "spec.engine.fabric.transport",
+            f"{plan.layout.describe()} over {plan.nodes_per_replica} nodes needs RDMA: DeepEP does not run over TCP",
+            "set spec.topology.moeA2aBackend None, or leave the transport out",
+        )
+    return plan
 
 
 def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wishes | Refusal:
@@ -139,6 +146,7 @@ def build(wishes: Wishes, found: Found) -> Plan:
         estimate=best.estimate,
         expected=expected(profile, wishes.model, best.layout),
         role=wishes.role,
+        network_gbits_per_node=profile.network_gbits_per_second,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .expected import Expected
-from .layout import Layout
+from .layout import AllToAll, Layout
 from .weights import Part
 
 Role = Literal["Aggregated", "Prefill", "Decode"]
@@ -113,6 +113,12 @@ class Plan:
     estimate: Estimate | None
     expected: Expected
     role: Role = "Aggregated"
+    network_gbits_per_node: int = 0  # to other nodes, as the estimate reckons with it; 0 = no fabric
+
+    @property
+    def needs_rdma(self) -> bool:
+        """Whether it cannot run over TCP: DeepEP's NVSHMEM has nothing else between nodes."""
+        return self.nodes_per_replica > 1 and self.layout.all_to_all is AllToAll.DEEPEP
 
     @property
     def gpus_per_replica(self) -> int:

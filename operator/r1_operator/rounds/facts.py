@@ -13,7 +13,7 @@ from ..lifecycle.observed import Refusal
 from ..manifests.template import Template
 from ..placement.nodes import Amounts, Node
 from ..placement.place import Request, Unplaceable
-from ..status.observation import Finding
+from ..status.observation import FabricReport, Finding
 from .reading import Settings, Subject
 
 Child = tuple[str, str]
@@ -44,13 +44,15 @@ class Gateways:
 @dataclass(frozen=True, slots=True)
 class Engines:
     """What the engines say, by gang name. `silence`: seconds for which the agent has not answered; missing: not asked
-    yet. `loads`: requests running or waiting; missing: unknown. `sick`: GPUs that NVML calls unhealthy. `hangs`: what
+    yet. `loads`: requests running or waiting; missing: unknown. `sick`: GPUs that NVML calls unhealthy. `fabrics`: what
+    they say of the network between their nodes. `hangs`: what
     keeps a pod's containers from being made, by pod uid. `start_seconds`: what the last start took."""
 
     heard: Mapping[str, Heard] = field(default_factory=dict)
     silence: Mapping[str, float] = field(default_factory=dict)
     loads: Mapping[str, int] = field(default_factory=dict)
     sick: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fabrics: Mapping[str, FabricReport] = field(default_factory=dict)
     hangs: Mapping[str, Hang] = field(default_factory=dict)
     window: tuple[Sample, ...] = ()
     start_seconds: float | None = None

@@ -13,6 +13,7 @@ from ..api.types import Condition, ReplicaStatus
 from ..lifecycle.actions import ReplicaView
 from ..lifecycle.gangs import GangState, Member
 from ..placement.place import Unplaceable
+from .fabric import FABRIC_FAULTS, fabric_ready
 from .observation import Observation
 
 HOPELESS_RESTARTS = 3
@@ -70,6 +71,7 @@ _FOUND_OTHERWISE = frozenset(
     {
         *(Reason.HARDWARE_MISMATCH, Reason.GPU_NOT_FREE, Reason.GPU_UNHEALTHY, Reason.DRIVER_TOO_OLD),
         *(Reason.DRIVER_UNUSABLE, Reason.MODEL_MISMATCH),
+        *FABRIC_FAULTS,
     }
 )
 """The engine's own words; its message names node and remedy."""
@@ -91,6 +93,7 @@ def faults(
         *_unready(observed),
         *_gateway(before, known, observed, now),
         *_sick(observed),
+        *_fabric(before, observed),
         *_errors(before, observed, now),
     ]
     first: dict[Reason, Fault] = {}
@@ -212,6 +215,12 @@ def _sick(observed: Observation) -> Iterator[Fault]:
         name, gpus = min(sick.items())
         text = f"NVML calls GPUs of {name} unhealthy: {'; '.join(gpus)}{_more(len(sick))}"
         yield Fault(Weight.NOTABLE, Reason.GPU_UNHEALTHY, text)
+
+
+def _fabric(before: Mapping[str, Condition], observed: Observation) -> Iterator[Fault]:
+    finding = fabric_ready(before.get(ConditionType.FABRIC_READY), observed)
+    if finding is not None and finding.status == "False":
+        yield Fault(Weight.NOTABLE, finding.reason, finding.message)
 
 
 def _errors(before: Mapping[str, Condition], observed: Observation, now: float) -> Iterator[Fault]:

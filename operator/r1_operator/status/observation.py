@@ -32,6 +32,15 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class FabricReport:
+    """What the agent of node 0 says of the network between its gang's nodes. `ready` None: it does not know."""
+
+    ready: bool | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One round. What could not be found out is None or Unknown; a failed step leaves its part at that."""
 
@@ -52,6 +61,8 @@ class Observation:
     """By gang name."""
     sick_gpus: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By gang name: GPUs of any of its nodes that NVML calls unhealthy, in words."""
+    fabrics: Mapping[str, FabricReport] = field(default_factory=dict)
+    """By gang name; of one node, and without GPUs, there is none."""
     load: Sample | None = None
     scaling: ScalingDecision | None = None
     last_scale_up: float | None = None

@@ -16,6 +16,7 @@ from ..api.types import R1DeploymentStatus, ReplicaStatus
 from ..lifecycle.actions import EndPods, ReplicaView
 from ..lifecycle.gangs import Gang
 from ..lifecycle.records import NEXT_ATTEMPT
+from .fabric import FABRIC_FAULTS
 from .faults import unready_words
 from .observation import Observation
 from .replicas import SICK_GPUS, UNDECIDED, nodes_of
@@ -57,6 +58,7 @@ _CONDITION_EVENTS: dict[tuple[str, str], EventReason] = {
     (ConditionType.SPEC_VALID, Reason.PLAN_REFUSED): EventReason.PLAN_REFUSED,
     **{(ConditionType.WEIGHTS_READY, reason): EventReason.WEIGHTS_UNAVAILABLE for reason in _REFUSED_WEIGHTS},
     (ConditionType.GANGS_PLACED, Reason.INSUFFICIENT_NODES): EventReason.GANG_UNPLACEABLE,
+    **{(ConditionType.FABRIC_READY, reason): EventReason.FABRIC_NOT_READY for reason in FABRIC_FAULTS},
     (ConditionType.GATEWAY_READY, Reason.GATEWAY_SYNC_FAILED): EventReason.GATEWAY_SYNC_FAILED,
     **{(ConditionType.DEGRADED, reason): EventReason.CONTAINER_WAITING for reason in _WAITING},
     (ConditionType.DEGRADED, Reason.RECONCILE_FAILED): EventReason.RECONCILE_FAILED,

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from r1_operator.api.names import PORT_ENGINE_AGENT, host
+from r1_operator.status.observation import FabricReport
 from r1_operator.telemetry.http import Failure, ask_all, fetch_json
 
 
@@ -37,6 +38,8 @@ class AgentStatus:
     """This pod's GPUs that NVML calls unhealthy, each with the reason; empty also where there is no NVML."""
     progress_at: float | None = None
     """When the start last went forward, in seconds since the epoch; None of an engine that does not tell."""
+    fabric: FabricReport | None = None
+    """The network between the gang's nodes; None where there is none, or of an engine that does not tell."""
 
     @property
     def start_seconds(self) -> float | None:
@@ -60,9 +63,17 @@ def parse_status(answer: Mapping[str, Any]) -> AgentStatus | Failure:
             timings={str(stage): float(seconds) for stage, seconds in answer["timings"].items()},
             sick_gpus=tuple(_sick(device) for device in answer["gpus"]["devices"] if not device["healthy"]),
             progress_at=None if (at := answer.get("progressAt")) is None else float(at),
+            fabric=_fabric(answer.get("fabric")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Failure(f"/status: an answer of another version of the engine: {type(error).__name__}: {error}")
+
+
+def _fabric(report: Mapping[str, Any] | None) -> FabricReport | None:
+    if report is None:
+        return None
+    ready = report["ready"]
+    return FabricReport(ready if isinstance(ready, bool) else None, str(report["reason"]), str(report["message"]))
 
 
 def _sick(device: Mapping[str, Any]) -> str:
