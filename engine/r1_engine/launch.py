@@ -16,6 +16,8 @@ from r1_engine.ray_group import bracketed
 # What Ray puts into a worker's environment and an engine must not inherit: OMP_NUM_THREADS is set to the actor's CPUs.
 _FROM_RAY = ("RAY_", "OMP_NUM_THREADS")
 
+# SGLang's own is 300 s, and ends a gang that compiles a kernel inside a step. We watch each rank and know of compilers.
+WATCHDOG = ("--watchdog-timeout", "3600")
 GATE_VARIABLE = "R1_GATE_FILE"
 PROBE_KEY_VARIABLE = "R1_PROBE_KEY"
 
@@ -28,8 +30,7 @@ def command(settings: Settings, head_ip: str) -> list[str]:
     argv += ["--host", pod.listen, "--port", str(config.ports.http), "--enable-metrics"]
     argv += ["--nnodes", str(config.nodes), "--node-rank", str(pod.index)]
     argv += ["--dist-init-addr", f"{bracketed(head_ip)}:{config.ports.dist}"]
-    # SGLang's own, 300 s, ends a gang that compiles a kernel inside a step; we watch each rank, and know of compilers.
-    argv += ["--watchdog-timeout", "3600"]
+    argv += WATCHDOG
     # What asks every few seconds would bury what users ask.
     argv += ["--uvicorn-access-log-exclude-prefixes", "/metrics", "/v1/loads", "/model_info", "/health"]
     if config.device == "cpu":

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from r1_engine.launch import WATCHDOG
 from r1_operator.planning.engine_args import SGLANG_OLDER, SGLANG_VERSION
 from r1_operator.planning.hardware import built_in_profiles
 from r1_operator.planning.plan import Plan
@@ -48,6 +49,7 @@ KEYS = (
     "speculative_algorithm",
     "disaggregation_mode",
     "nnodes",
+    "watchdog_timeout",
 )
 
 
@@ -56,7 +58,7 @@ def job(folder: Path, case: Case) -> dict[str, object]:
     target = folder / config.removesuffix(".json")
     target.mkdir(exist_ok=True)
     (target / "config.json").write_text((MODELS / config).read_text())
-    argv = ["--model-path", str(target), *plan.engine_args, "--enable-metrics"]
+    argv = ["--model-path", str(target), *plan.engine_args, "--enable-metrics", *WATCHDOG]
     if plan.nodes_per_replica > 1:
         argv += ["--nnodes", str(plan.nodes_per_replica), "--node-rank", "0", "--dist-init-addr", "127.0.0.1:25000"]
     card = plan.hardware.rsplit("x", 1)[0]
@@ -119,6 +121,7 @@ def differences(plan: Plan, values: dict[str, object]) -> list[str]:
         "speculative_algorithm": "EAGLE" if layout.draft else None,
         "disaggregation_mode": {"Aggregated": "null"}.get(plan.role, plan.role.lower()),
         "nnodes": plan.nodes_per_replica,
+        "watchdog_timeout": float(WATCHDOG[1]),
     }
     found = [f"{key} is {values[key]!r}, planned {value!r}" for key, value in expected.items() if values[key] != value]
     if plan.role != "Prefill" and graphs["decode"]["max_bs"] != limits.graph_batch:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from r1_engine import launch, node
+from r1_engine import head, launch, node
 from r1_engine.config import FabricPlan, Limits
 from r1_engine.fabric import Fabric, Gid, Port, read_fabric
 from r1_engine.fabric_ports import choose, defaults
@@ -19,6 +19,7 @@ from r1_engine.health import Moment
 from r1_engine.nccl import KEPT_LINES, Heard
 from r1_engine.outcome import Exit
 from r1_engine.pace import Pace, chunk_of
+from r1_engine.stages import Member, Stage
 
 from tests.unit import fabric_trees as trees
 from tests.unit.fabric_trees import Hca, down, roce, write_tree
@@ -336,6 +337,26 @@ async def test_an_agent_without_rdma_tells_it_and_ends_only_where_it_must(
     assert agent.fabric.verdict.reason == "NoRdmaDevices"
     agent._on_report({"log": f"{SAYS}Using network Socket"})
     assert agent.fabric.to_json()["ncclNetwork"] == "Socket"
+
+
+async def test_node_0_joins_what_its_members_report(tmp_path: Path) -> None:
+    told = settings(fabric={"gbitsPerNode": 3200})
+    run_dir = told.pod.model_copy(update={"run_dir": tmp_path})
+    role = head.HeadRole(told.model_copy(update={"pod": run_dir}), node.Ending())
+    assert role.fabric() is None, "not looked at yet"
+    role.node.fabric = GOOD
+    role._gang = role._gang.heard(Member(1, "gpu-8", Stage.RAY, "Its agent has joined."), 0.0)
+    alone = role.fabric()
+    assert alone is not None
+    assert (alone["ready"], alone["reason"]) == (None, "FabricUnknown")
+    report = {"stage": "Ray", "message": "Starting Ray."}
+    role._on_member(1, {"report": {**report, "fabric": None}})
+    role._on_member(1, {"report": {**report, "fabric": BAD.to_json()}})
+    told_all = role.fabric()
+    assert told_all is not None
+    assert (told_all["ready"], told_all["reason"]) == (False, "NoRdmaDevices")
+    assert told_all["message"].startswith("node 1 (gpu-8): ")
+    assert [(each["index"], each["ports"]) for each in told_all["nodes"]] == [(0, 8), (1, 0)]
 
 
 # ── the limit of silence ─────────────────────────────────────────────────────────────────────────────────────────────
