@@ -12,7 +12,7 @@ from r1_operator.lifecycle.gangs import Failure, Gang, GangState, Member, Termin
 from r1_operator.placement.place import Unplaceable
 from r1_operator.planning import built_in_profiles, make_plan
 from r1_operator.planning.plan import Plan
-from r1_operator.status.observation import Finding, Observation, Reading
+from r1_operator.status.observation import FabricReport, Finding, Observation, Reading
 
 NOW = 1_000_000.0
 SPEC = R1DeploymentSpec.model_validate(
@@ -117,6 +117,7 @@ def fleet(count: int, nodes: int, states: tuple[GangState, ...], words: str, lea
         unplaceable=tuple(Unplaceable(v.name, words) for v in views),
         readings={v.name: Reading("Weights", words) for v in views},
         sick_gpus={v.name: (words,) for v in views},
+        fabrics={v.name: FabricReport(False, words, words) for v in views},
         errors=(words,) * 100,
         troubles=(finding,) * 100,
     )

@@ -86,6 +86,9 @@ def test_an_operator_that_has_heard_nothing_yet_says_what_was_known() -> None:
     assert restarted.condition("FabricReady") == known.condition("FabricReady")
     failed_round = derive(known, observed(decision=None, plan=TWO_NODES), NOW + 60)
     assert failed_round.condition("FabricReady") == known.condition("FabricReady")
+    died = Failure("EngineDied", "node 1: ibv_reg_mr failed", NOW)
+    failed = derive(known, observed(view(GangState.FAILED, died), plan=TWO_NODES), NOW + 60)
+    assert failed.condition("FabricReady") == known.condition("FabricReady"), "the remedy outlasts what follows from it"
     new = derive(known, observed(view(GangState.STARTING, name="r1-0-1"), plan=TWO_NODES), NOW + 60)
     assert condition(new, "FabricReady")[0] == "Unknown", "another gang, perhaps with what was missing"
 

@@ -35,10 +35,11 @@ def fabric_ready(before: Condition | None, observed: Observation) -> Finding | N
     if not reports and not between:
         return None
     served = [view.name for view in views if view.state in _SERVED]
-    silent = [name for name in served if name not in reports]
+    # One that has failed spoke while it ran: what it lacked, it lacks until its next attempt says otherwise.
+    silent = [v.name for v in views if v.state in {*_SERVED, GangState.FAILED} and v.name not in reports]
     if before is not None and (silent or observed.decision is None):
         return Finding(before.status, _known(before.reason), before.message)  # nobody else has heard anything new
-    unsure = [name for name in served if name in silent or reports[name].ready is None]
+    unsure = [name for name in served if name not in reports or reports[name].ready is None]
     if unsure:
         told = reports.get(unsure[0])
         return _unknown(f"{unsure[0]}: {told.message if told is not None else 'its engine does not tell'}")
