@@ -15,6 +15,7 @@ from aiohttp import web
 
 from r1_engine import processes
 from r1_engine.config import ConfigError, Settings, load_settings
+from r1_engine.doors import has_token
 from r1_engine.head import HeadRole
 from r1_engine.launch import PROBE_KEY_VARIABLE
 from r1_engine.member import LINK_PATH, MemberRole
@@ -48,7 +49,7 @@ def status(settings: Settings, role: Role) -> dict[str, Any]:
 
 
 def application(settings: Settings, role: Role) -> web.Application:
-    """The agent's endpoints."""
+    """The agent's endpoints. What only tells is open to whom the NetworkPolicy lets in; what acts takes the token."""
 
     async def get_status(_: web.Request) -> web.Response:
         return web.json_response(status(settings, role))
@@ -61,7 +62,10 @@ def application(settings: Settings, role: Role) -> web.Application:
     async def get_healthz(_: web.Request) -> web.Response:
         return web.json_response({"alive": True})
 
-    async def post_drain(_: web.Request) -> web.Response:
+    async def post_drain(request: web.Request) -> web.Response:
+        if not has_token(request.headers.get("Authorization", ""), settings.token):
+            message = "POST /drain asks for the gang's token: the key token of the Secret that its pods mount"
+            return web.json_response({"error": message}, status=401, headers={"WWW-Authenticate": "Bearer"})
         role.drain()
         return web.json_response({"draining": True, "inFlight": role.in_flight})
 
@@ -137,6 +141,8 @@ def main() -> int:
         )
         if settings.unknown:
             log(f"engine.json has fields that this engine does not know: {', '.join(settings.unknown)}")
+        if settings.key_file is None:
+            log("the HTTP port asks for no key: this operator made none")
         # Not asyncio.run: it waits for our threads, and one that reads from a dead volume never comes back.
         cause = asyncio.new_event_loop().run_until_complete(run(settings))
     if cause.code:

@@ -15,6 +15,7 @@ from r1_engine.expected import Expected
 
 DEFAULT_CONFIG_PATH = "/etc/r1/engine.json"
 DEFAULT_TOKEN_PATH = "/var/run/r1/ray-token"
+DEFAULT_KEY_PATH = "/var/run/r1/engine-key"
 
 # What the engine sets by itself: two values for one of them would be decided by their order.
 OWN_ARGUMENTS = (
@@ -178,6 +179,8 @@ class Settings(_Frozen):
     pod: Pod
     limits: Limits = Limits()
     token: Annotated[str, Field(min_length=1, repr=False)]
+    key_file: Path | None = None
+    """Holds the key that the HTTP port asks for; None of an operator that is older than this engine and made none."""
     unknown: tuple[str, ...] = ()
     """Fields of engine.json that this engine does not know and passes over."""
 
@@ -218,7 +221,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         name: environ[variable] for name in Limits.model_fields if (variable := f"R1_{name.upper()}_SECONDS") in environ
     }
     limits = _parse(Limits, overrides, "environment R1_*_SECONDS", "Give a positive number of seconds")
-    return Settings(config=config, pod=pod, limits=limits, token=_read_token(environ), unknown=unknown)
+    token = _read_token(environ)
+    return Settings(config=config, pod=pod, limits=limits, token=token, key_file=_key_file(environ), unknown=unknown)
 
 
 _Model = TypeVar("_Model", bound=_Frozen)
@@ -272,3 +276,18 @@ def _read_token(environ: Mapping[str, str]) -> str:
     if not token:
         raise ConfigError(str(path), "the Ray token is empty", "Put a random string into the Secret NAME-ray")
     return token
+
+
+def _key_file(environ: Mapping[str, str]) -> Path | None:
+    path = Path(environ.get("R1_ENGINE_KEY_PATH") or DEFAULT_KEY_PATH)
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(
+            str(path), f"the engine's key cannot be read ({error.strerror})", "Mount it readable"
+        ) from error
+    if not key:
+        raise ConfigError(str(path), "the engine's key is empty", "Put a random string into the gang's Secret")
+    return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from aiohttp import WSMsgType, web
 from r1_engine import compiling, health, pace, processes, ray_group, startup
 from r1_engine import gang as gangs
 from r1_engine.config import Settings
+from r1_engine.doors import has_token
 from r1_engine.fabric_verdict import GangFabric, NodeFabric
 from r1_engine.gate import GateFile
 from r1_engine.gpu_watch import GpuWatch
@@ -250,8 +250,7 @@ class HeadRole:
 
     async def serve_link(self, request: web.Request) -> web.StreamResponse:
         """The connection of one member's agent; see `member` for the messages."""
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._settings.token.encode()):
+        if not has_token(request.headers.get("Authorization", ""), self._settings.token):
             return web.Response(status=401)
         socket = web.WebSocketResponse()
         await socket.prepare(request)

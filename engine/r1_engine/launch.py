@@ -20,6 +20,8 @@ _FROM_RAY = ("RAY_", "OMP_NUM_THREADS")
 WATCHDOG = ("--watchdog-timeout", "3600")
 GATE_VARIABLE = "R1_GATE_FILE"
 PROBE_KEY_VARIABLE = "R1_PROBE_KEY"
+KEY_FILE_VARIABLE = "R1_ENGINE_KEY_PATH"
+"""The file, never the key: a process's environment is read by whoever debugs it."""
 
 
 def command(settings: Settings, head_ip: str) -> list[str]:
@@ -69,6 +71,7 @@ def environment(
     }
     if settings.is_head:  # the others serve no requests
         own[GATE_VARIABLE] = str(run_dir / GATE_FILE)
+        own[KEY_FILE_VARIABLE] = str(settings.key_file or "")
     if config.device == "cpu":
         defaults |= cpu.environment(config.nodes * config.gpus_per_node, cores, settings.pod.index)
     # What the user set in the pod or in engine.json wins over what we would choose, not over what we rely on.

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 from r1_engine.cpu import MODE_VARIABLE
 from r1_engine.import_hooks import after_import
+from r1_engine.launch import GATE_VARIABLE, PROBE_KEY_VARIABLE
 from r1_engine.loading import LOADING_MODULE, LOADING_VARIABLE, wait_for_the_slowest
+from r1_engine.own_requests import show_key
 
+OWN_CLIENT = "sglang.srt.entrypoints.http_server"
+if os.environ.get(GATE_VARIABLE) and (probe_key := os.environ.get(PROBE_KEY_VARIABLE)):
+    after_import(OWN_CLIENT, partial(show_key, probe_key=probe_key))
 if LOADING_VARIABLE in os.environ:
     after_import(LOADING_MODULE, wait_for_the_slowest)
 if os.environ.get(MODE_VARIABLE) == "1":

@@ -31,7 +31,9 @@ def agent_app(pod: Pod) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def drain(_: web.Request) -> web.Response:
+    async def drain(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {pod.settings.ray_token}":
+            return web.json_response({"error": "POST /drain asks for the gang's token"}, status=401)
         pod.drain()
         return web.json_response({"draining": True, "inFlight": pod.in_flight})
 

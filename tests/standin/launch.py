@@ -20,6 +20,7 @@ from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS
 
 PROJECT = Path(__file__).resolve().parents[2]
+RAY_TOKEN = "secret"
 
 
 @dataclass
@@ -38,8 +39,8 @@ class Gang:
         return f"http://{self.address(0)}:{self.ports['http']}"
 
     def agent(self, path: str, node: int = 0, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
-        """Status and decoded JSON of an agent's endpoint; status 0 while it does not answer."""
-        return fetch(f"http://{self.address(node)}:{self.ports['agent']}{path}", body)
+        """Status and decoded JSON of an agent's endpoint, asked with the gang's token; 0 while it does not answer."""
+        return fetch(f"http://{self.address(node)}:{self.ports['agent']}{path}", body, RAY_TOKEN)
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         wait_for(lambda: all(self.agent("/ready", node)[0] == 200 for node in range(len(self.processes))), seconds)
@@ -48,9 +49,10 @@ class Gang:
         return dict(json.loads((self.roots[node] / "dev/termination-log").read_text()))
 
 
-def fetch(url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+def fetch(url: str, body: Mapping[str, Any] | None = None, token: str | None = None) -> tuple[int, Any]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    shown = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **shown})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, _decode(answer.read())
@@ -98,8 +100,11 @@ def engine_json(nodes: int, ports: Mapping[str, int], **fields: Any) -> dict[str
 
 
 @contextmanager
-def gang(directory: Path, nodes: int = 1, env: Mapping[str, str] | None = None, **fields: Any) -> Iterator[Gang]:
-    """Run `nodes` stand-ins (`fields` go into engine.json, `env` into its "env"); they are gone at the end."""
+def gang(
+    directory: Path, nodes: int = 1, env: Mapping[str, str] | None = None, key: str | None = None, **fields: Any
+) -> Iterator[Gang]:
+    """Run `nodes` stand-ins (`fields` go into engine.json, `env` into its "env", `key` is what their HTTP port asks
+    for); they are gone at the end."""
     ports = {name: free_port() for name in ("http", "agent", "ray", "dist")}
     running = Gang(ports)
     document = engine_json(nodes, ports, **{"env": dict(env or {}), **fields})
@@ -109,7 +114,9 @@ def gang(directory: Path, nodes: int = 1, env: Mapping[str, str] | None = None, 
             for folder in ("etc/r1", "models", "var/run/r1", "dev"):
                 (root / folder).mkdir(parents=True)
             (root / "etc/r1/engine.json").write_text(json.dumps(document))
-            (root / "var/run/r1/ray-token").write_text("secret")
+            (root / "var/run/r1/ray-token").write_text(RAY_TOKEN)
+            if key is not None:
+                (root / "var/run/r1/engine-key").write_text(key)
             (root / "models/config.json").write_text("{}")
             (root / "models/tokenizer.json").write_text("{}")
             variables = {

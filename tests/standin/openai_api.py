@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.standin.doors import key_middleware
 from tests.standin.load import Request
 from tests.standin.metrics import exposition
 from tests.standin.pod import Pod
@@ -30,7 +31,7 @@ def refusal(status: int, kind: str, message: str) -> web.Response:
 
 
 def engine_app(pod: Pod) -> web.Application:
-    app = web.Application()
+    app = web.Application(middlewares=[key_middleware(pod.settings.key_file)])
     api = Api(pod)
     app.router.add_get("/metrics", api.metrics)
     for path in ("/health", "/health_generate"):

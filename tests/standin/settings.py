@@ -50,6 +50,7 @@ class Settings:
     hang_seconds: float
     fault: Mapping[str, Any] | None
     ray_token: str
+    key_file: Path
     termination_log: Path
 
     def stage_seconds(self) -> dict[str, float]:
@@ -110,6 +111,7 @@ def _settings(root: Path, document: Mapping[str, Any], env: Mapping[str, str]) -
         hang_seconds=seconds("HANG_SECONDS", 10),
         fault=_start_fault(env, int(document["attempt"])),
         ray_token=_ray_token(root, env),
+        key_file=root / "var/run/r1/engine-key",
         termination_log=root / "dev/termination-log",
     )
 

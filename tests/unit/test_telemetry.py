@@ -23,7 +23,7 @@ from r1_operator.telemetry.metrics import Figures, Metrics
 from r1_operator.telemetry.server import Heartbeat, health_app, serving
 
 from tests.ports import free_port
-from tests.standin.launch import Gang, gang
+from tests.standin.launch import RAY_TOKEN, Gang, gang
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,11 @@ async def test_drain_order_is_heard(tmp_path: Path) -> None:
         leaving.wait_ready()
         async with open_session() as session:
             for _ in range(2):
-                assert await order_drain(session, leaving.address(0), port=leaving.ports["agent"]) is None
+                where, port = leaving.address(0), leaving.ports["agent"]
+                refused = await order_drain(session, where, token="guess", port=port)
+                assert refused is not None
+                assert refused.status == 401
+                assert await order_drain(session, where, token=RAY_TOKEN, port=port) is None
             stages = await scrape_status(session, [leaving.address(0)], port=leaving.ports["agent"])
     stage = stages[leaving.address(0)]
     assert isinstance(stage, AgentStatus)

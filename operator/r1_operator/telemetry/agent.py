@@ -94,7 +94,13 @@ async def scrape_status(
     return await ask_all(addresses, one)
 
 
-async def order_drain(session: aiohttp.ClientSession, address: str, *, port: int = PORT_ENGINE_AGENT) -> Failure | None:
-    """Tell node 0 to take no new requests; those in flight go on. Idempotent. None when it has heard."""
-    answer = await fetch_json(session, "POST", f"http://{host(address)}:{port}/drain")
+async def order_drain(
+    session: aiohttp.ClientSession, address: str, *, token: str, port: int = PORT_ENGINE_AGENT
+) -> Failure | None:
+    """Tell node 0 to take no new requests; those in flight go on. Idempotent. None when it has heard.
+
+    `token`: that of the gang. The operator itself ends pods, which drains them, and knows no gang's token.
+    """
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = await fetch_json(session, "POST", f"http://{host(address)}:{port}/drain", headers=headers)
     return answer if isinstance(answer, Failure) else None
