@@ -26,7 +26,8 @@ from r1_gateway.admin import Admin
 from r1_gateway.feeder import Feeder
 from r1_gateway.placeholder import placeholder_app
 from r1_gateway.router import Router
-from r1_gateway.settings import CONFIG_FILE, TOKEN_FILE, Settings, SettingsError, read_settings
+from r1_gateway.settings import CONFIG_FILE, ENGINE_KEY_FILE, Settings, SettingsError, read_settings
+from r1_gateway.vouch import Vouching
 
 log = logging.getLogger("r1_gateway")
 
@@ -56,8 +57,9 @@ async def run(settings: Settings) -> int:
         # Made anew at each start and known to nobody outside this pod.
         router = Router(settings, secrets.token_urlsafe(32), session)
         await router.start()
-        feeder = Feeder(router, f"http://127.0.0.1:{placeholder}", settings.workers, settings.epoch)
-        admin = Admin(feeder, router, settings.admin_token, time.monotonic)
+        vouching = Vouching(session, settings.engine_key, settings.api_key)
+        feeder = Feeder(router, f"http://127.0.0.1:{placeholder}", vouching, settings.workers, settings.epoch)
+        admin = Admin(feeder, router, settings.admin_hash, time.monotonic)
         await serve(admin.app(), settings.address, settings.admin_port, stack)
         tasks: dict[str, asyncio.Task[Any]] = {
             "router": asyncio.create_task(router.wait()),
@@ -98,12 +100,12 @@ async def _leave(settings: Settings, admin: Admin, router: Router, ended: asynci
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m r1_gateway", description="Feed and supervise the router of a pod.")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
-    parser.add_argument("--token-file", type=Path, default=TOKEN_FILE)
+    parser.add_argument("--engine-key-file", type=Path, default=ENGINE_KEY_FILE)
     parser.add_argument("--address", default="0.0.0.0", help="where to listen; default: everywhere")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        settings = read_settings(options.config, options.token_file, os.environ, options.address)
+        settings = read_settings(options.config, options.engine_key_file, os.environ, options.address)
     except SettingsError as error:
         log.error("%s", error)
         return 78

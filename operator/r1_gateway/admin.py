@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import logging
 from collections.abc import Callable
@@ -19,11 +20,11 @@ _STALE_SECONDS = 15.0
 
 
 class Admin:
-    """Handlers. `token` is asked for at each request: the kubelet writes a new one where the Secret was made anew.
-    `leaving` is set once the pod terminates: it must leave the Service before it stops serving."""
+    """Handlers. `token_hash`: SHA-256, in hex, of the operator's token. `leaving` is set once the pod terminates: it
+    must leave the Service before it stops serving."""
 
-    def __init__(self, feeder: Feeder, router: Router, token: Callable[[], str], clock: Callable[[], float]) -> None:
-        self._feeder, self._router, self._token, self._clock = feeder, router, token, clock
+    def __init__(self, feeder: Feeder, router: Router, token_hash: str, clock: Callable[[], float]) -> None:
+        self._feeder, self._router, self._token_hash, self._clock = feeder, router, token_hash, clock
         self.leaving = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -89,9 +90,10 @@ class Admin:
         }
 
     def _authorize(self, request: web.Request) -> None:
-        given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._token()}".encode()):
-            raise web.HTTPUnauthorized(text="the admin port asks for the gateway's token\n")
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        digest = hashlib.sha256(given.encode()).hexdigest()
+        if scheme != "Bearer" or not hmac.compare_digest(digest, self._token_hash):
+            raise web.HTTPUnauthorized(text="the admin port asks for the operator's token\n")
 
 
 def _is_url(value: object) -> bool:

@@ -9,12 +9,15 @@ from collections.abc import Callable
 
 from r1_gateway.feed import Entry, Replica, kept_of, plan_actions, replicas_of
 from r1_gateway.router import Router, RouterError
+from r1_gateway.vouch import Vouching
 
 log = logging.getLogger(__name__)
 
 _PERIOD_SECONDS, _UNSETTLED_PERIOD_SECONDS = 1.0, 0.1
 # A worker shows up in the router's list some 0.1 s after it was asked for; looking at once would show nothing.
 _SETTLE_SECONDS, _SETTLE_STEP_SECONDS = 0.5, 0.05
+# An engine answers in milliseconds; one that does not holds up the others no longer, and is asked again.
+_INTRODUCE_SECONDS = 0.2
 # For so long a gateway that starts waits for the operator and for replicas that do not answer, before it serves.
 _PATIENCE_SECONDS = 5.0
 
@@ -28,7 +31,8 @@ class Outdated(Exception):
 
 
 class Feeder:
-    """`feed` sets what is wanted; `run` keeps it so, also when the router forgets or refuses something.
+    """`feed` sets what is wanted; `run` keeps it so, also when the router forgets or refuses something. A replica is
+    added once its engine knows whose requests we pass on (`vouch`): it would refuse users before.
 
     `first` is what to serve with until the operator speaks, `epoch` the leadership it is of: an older one is refused.
     """
@@ -37,12 +41,13 @@ class Feeder:
         self,
         router: Router,
         placeholder: str,
+        vouching: Vouching,
         first: frozenset[str] = frozenset(),
         epoch: int = 0,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._router, self._placeholder, self._clock = router, placeholder, clock
+        self._router, self._placeholder, self._vouching, self._clock = router, placeholder, vouching, clock
         self._wanted, self._told, self._served = first, False, False
         self._epoch = epoch
         self._kept: frozenset[str] = frozenset()
@@ -109,7 +114,9 @@ class Feeder:
             if kept != self._kept:
                 log.info("kept until a new one serves: %s", ", ".join(sorted(kept)) or "none")
             self._kept = kept
-            wanted = self._wanted | kept | {self._placeholder}
+            await self._vouching.tell(self._wanted | kept, _INTRODUCE_SECONDS)
+            known = frozenset(url for url in self._wanted if self._vouching.told(url))
+            wanted = known | kept | {self._placeholder}
             actions = plan_actions(wanted, entries, self._asked, self._clock())
             self._asked = {url: at for url, at in self._asked.items() if url in wanted}
             self._asked |= dict.fromkeys(actions.add, self._clock())

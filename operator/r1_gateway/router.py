@@ -93,6 +93,7 @@ class Router:
         if settings.address not in ("0.0.0.0", "127.0.0.1"):
             self._url = f"http://{settings.address}:{settings.port}"
         self._headers = {"Authorization": f"Bearer {admin_key}"}
+        self._engine_key = settings.engine_key
         self._session = session
         self._process: asyncio.subprocess.Process | None = None
 
@@ -137,7 +138,10 @@ class Router:
 
     async def add(self, url: str) -> None:
         """Ask for a worker's registration, which happens in the background."""
-        await self._call("POST", "/workers", {"url": url, "http_pool": {"connect_timeout_secs": _CONNECT_SECONDS}})
+        body: dict[str, Any] = {"url": url, "http_pool": {"connect_timeout_secs": _CONNECT_SECONDS}}
+        if self._engine_key is not None:
+            body["api_key"] = self._engine_key
+        await self._call("POST", "/workers", body)
 
     async def remove(self, worker_id: str) -> None:
         """Take a worker out of rotation; its running requests go on."""

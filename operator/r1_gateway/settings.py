@@ -1,30 +1,32 @@
-"""What the gateway is told at its start: `gateway.json` from the ConfigMap, the admin token and the API key."""
+"""What the gateway is told at its start: `gateway.json` from the ConfigMap, the engines' key and the users' key."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 CONFIG_FILE = Path("/etc/r1/gateway.json")
-TOKEN_FILE = Path("/var/run/r1/gateway-token")
+ENGINE_KEY_FILE = Path("/var/run/r1/engine-key")
 API_KEY_VARIABLE = "R1_API_KEY"
-
-
-class SettingsError(Exception):
-    """What is wrong with the configuration, where, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`workers` is the list of the moment at which the operator last wrote the ConfigMap, `epoch` its leadership: a
-    gateway that starts while the operator is away serves with it until it is told better. Times in seconds."""
+    gateway that starts while the operator is away serves with it until it is told better. Times in seconds.
+
+    `admin_hash`: SHA-256, in hex, of the token that the operator shows to the admin port: the token itself is nowhere
+    in the namespace. `api_key`: what users show, `engine_key`: what we show to the engines; None: not asked for.
+    """
 
     served_name: str
-    token_file: Path
+    admin_hash: str
     api_key: str | None
+    engine_key: str | None = None
     address: str = "0.0.0.0"
     port: int = 8000
     admin_port: int = 8001
@@ -34,34 +36,24 @@ class Settings:
     workers: frozenset[str] = frozenset()
     epoch: int = 0
 
-    def admin_token(self) -> str:
-        """As the file holds it now. Raises SettingsError that names the file."""
-        return _token(self.token_file)
 
-
-def _token(file: Path) -> str:
-    try:
-        token = file.read_text().strip()
-    except OSError as error:
-        raise SettingsError(f"{file}: {error}; is the gateway's Secret mounted there?") from error
-    if not token:
-        raise SettingsError(f"{file}: empty; the admin port would be open to everyone")
-    return token
+class SettingsError(Exception):
+    """What is wrong with the configuration, where, and the remedy."""
 
 
 def read_settings(
-    config_file: Path, token_file: Path, environment: Mapping[str, str], address: str = "0.0.0.0"
+    config_file: Path, engine_key_file: Path, environment: Mapping[str, str], address: str = "0.0.0.0"
 ) -> Settings:
     """Read and check the configuration. Raises SettingsError that names the file and the field."""
     try:
         config = json.loads(config_file.read_text())
     except (OSError, ValueError) as error:
         raise SettingsError(f"{config_file}: {error}; is the gateway's ConfigMap mounted there?") from error
-    _token(token_file)
     if not isinstance(config, dict):
         raise SettingsError(f"{config_file}: not a JSON object")
     known = {
         "servedName": ("served_name", str),
+        "adminTokenSha256": ("admin_hash", str),
         "port": ("port", int),
         "adminPort": ("admin_port", int),
         "metricsPort": ("metrics_port", int),
@@ -75,6 +67,11 @@ def read_settings(
             values[attribute] = _value(config_file, field, config[field], kind)
     if not values.get("served_name"):
         raise SettingsError(f"{config_file}: servedName is missing: the model name clients ask for")
+    if not re.fullmatch("[0-9a-f]{64}", values.get("admin_hash", "")):
+        raise SettingsError(
+            f"{config_file}: adminTokenSha256 is no SHA-256 in hex, so nobody could feed this gateway; "
+            "run a gateway of the operator's own version"
+        )
     workers = config.get("workers", [])
     if not isinstance(workers, list) or not all(isinstance(url, str) for url in workers):
         raise SettingsError(f"{config_file}: workers is not a list of URLs")
@@ -83,7 +80,7 @@ def read_settings(
     if api_key is not None and not api_key.strip():
         raise SettingsError(f"{API_KEY_VARIABLE}: empty; the Secret of spec.gateway.apiKeySecret holds no key")
     return Settings(
-        token_file=token_file,
+        engine_key=_engine_key(engine_key_file),
         api_key=api_key.strip() if api_key else None,
         address=address,
         workers=frozenset(workers),
@@ -95,3 +92,16 @@ def _value(file: Path, field: str, value: object, kind: type) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
         raise SettingsError(f"{file}: {field} is {value!r}, not of type {kind.__name__}")
     return value
+
+
+def _engine_key(file: Path) -> str | None:
+    """What the engines ask for; None where the pod was given no key, as by an operator whose engines ask for none."""
+    try:
+        key = file.read_text().strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(f"{file}: {error}; is the engines' Secret mounted there?") from error
+    if not key:
+        raise SettingsError(f"{file}: empty; the engines would take no request")
+    return key

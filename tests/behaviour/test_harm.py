@@ -184,15 +184,20 @@ USERS_SERVICE = {
     "metadata": {"name": "r1-gateway"},
     "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
 }
-USERS_SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "r1-ray"}, "stringData": {"key": "theirs"}}
-USERS_OBJECTS = (("service", "r1-gateway"), ("secret", "r1-ray"))
+USERS_SETTINGS = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "r1-gateway"},
+    "data": {"key": "theirs"},
+}
+USERS_OBJECTS = (("service", "r1-gateway"), ("configmap", "r1-gateway"))
 """Made by somebody under names that we would use."""
 
 
 def test_users_objects_with_our_names_stay_the_users(world: World, deploy: Deploy) -> None:
     r1 = deploy.in_own_namespace()
     r1.kubectl("create", "-f", "-", stdin=json.dumps(USERS_SERVICE))
-    r1.kubectl("create", "-f", "-", stdin=json.dumps(USERS_SECRET))
+    r1.kubectl("create", "-f", "-", stdin=json.dumps(USERS_SETTINGS))
 
     def theirs() -> list[Any]:
         return [json.loads(r1.kubectl("get", *named, "-o", "json")) for named in USERS_OBJECTS]
@@ -200,7 +205,7 @@ def test_users_objects_with_our_names_stay_the_users(world: World, deploy: Deplo
     before = theirs()
     r1.apply(topology=ONE_NODE)
     told = r1.await_condition("Progressing", "False", "NameTaken")
-    assert told["message"].startswith("Secret r1-ray exists and belongs to nobody we know")
+    assert told["message"].startswith("ConfigMap r1-gateway exists and belongs to nobody we know")
     assert "Rename or delete it, or give this R1Deployment another name (and 1 more)" in told["message"]
     r1.kubectl("delete", "r1d", "r1", "--wait=false")
     wait_for("ours are gone", r1.left, until=lambda left: left == [])
@@ -208,7 +213,7 @@ def test_users_objects_with_our_names_stay_the_users(world: World, deploy: Deplo
 
     r1.apply(topology=ONE_NODE)
     r1.await_condition("Progressing", "False", "NameTaken")
-    r1.kubectl("delete", "secret", "r1-ray")
+    r1.kubectl("delete", "configmap", "r1-gateway")
     said = "Service r1-gateway exists and belongs to nobody we know"
     wait_for("the other one is told", lambda: r1.condition("Progressing"), until=lambda c: said in c["message"])
     assert theirs()[:1] == before[:1]

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from r1_operator.api import names
+from r1_operator.manifests.keys import Keys
 
 from tests import waiting
 from tests.cluster import identities
@@ -35,8 +37,11 @@ OWNED = (
     "/api/v1/configmaps",
     "/api/v1/secrets",
     "/apis/apps/v1/deployments",
+    "/apis/networking.k8s.io/v1/networkpolicies",
 )
 METRICS_PORT = 18080
+LEASE_NAMESPACE = "default"
+"""Of an operator that is told of no other."""
 NODES = 8
 PATIENCE_SECONDS = waiting.PATIENCE_SECONDS
 """A gang of stand-ins is up in 10 s on an idle machine; two loaded cores need longer."""
@@ -318,8 +323,10 @@ class Deployment:
 
     def routed(self) -> set[str]:
         """Gangs that every gateway pod which runs sends requests to."""
-        secret = self._reader.get(f"/api/v1/namespaces/{self.namespace}/secrets/{self.name}-gateway")
-        token = base64.b64decode(secret["data"]["token"]).decode()
+        master = self._reader.get(f"/api/v1/namespaces/{LEASE_NAMESPACE}/secrets/{names.MASTER_SECRET}")
+        keys = Keys(base64.b64decode(master["data"][names.MASTER_KEY_KEY]))
+        uid = json.loads(self.kubectl("get", "r1d", self.name, "-o", "json"))["metadata"]["uid"]
+        token = keys.gateway(uid)
         heads = {f"http://{p['status'].get('podIP')}:30000": p["metadata"]["name"][:-2] for p in self.pods()}
         found = []
         for pod in self.pods("gateway"):

@@ -27,7 +27,8 @@ NEEDED = {
     "pods": "get list watch create patch delete",
     "configmaps": "get list watch create patch delete",
     "services": "get list watch create patch",
-    "secrets": "get list watch create patch",
+    "secrets": "create",
+    "networkpolicies.networking.k8s.io": "get list watch create patch delete",
     "deployments.apps": "get list watch create patch",
     "persistentvolumeclaims": "get list watch",
     "poddisruptionbudgets.policy": "get list watch create patch",
@@ -41,7 +42,8 @@ FORBIDDEN = {
     "pods/eviction": "create",
     "configmaps": "update deletecollection",
     "services": "update delete",
-    "secrets": "update delete deletecollection",
+    "secrets": "get list watch update patch delete deletecollection",
+    "networkpolicies.networking.k8s.io": "update deletecollection",
     "deployments.apps": "update delete",
     "statefulsets.apps": "get create",
     "persistentvolumeclaims": "create patch delete",
@@ -107,6 +109,14 @@ def test_it_holds_its_own_lease_and_no_other(installed: Server) -> None:
     assert all(allowed(installed, {"leases.coordination.k8s.io": "create"}, "r1-system").values())
     assert not any(allowed(installed, lease, "r1-system", name="another").values())
     assert not any(allowed(installed, lease, "kube-system", name="r1-operator").values())
+
+
+def test_it_reads_one_secret_its_own(installed: Server) -> None:
+    reads = {"secrets": "get"}
+    assert all(allowed(installed, reads, "r1-system", name="r1-operator-keys").values())
+    assert not any(allowed(installed, reads, "r1-system", name="another").values())
+    assert not any(allowed(installed, reads, "default", name="r1-operator-keys").values())
+    assert not any(allowed(installed, {"secrets": "list watch patch update delete"}, "r1-system").values())
 
 
 def test_watch_namespaces_bound_its_rights(server: Server) -> None:

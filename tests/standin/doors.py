@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 OPEN = {("GET", path) for path in ("/health", "/metrics", "/v1/loads")}
 USERS = {"/v1/chat/completions"}
 ANYBODY = "anybody"
 
 
-def key_middleware(file: Path) -> web.Middleware:
+def key_middleware(file: Path) -> Middleware:
     """`file` holds the engine's key; without the file nobody is asked for one."""
     vouched: set[str] = set()
     key = file.read_text().strip() if file.is_file() else ""

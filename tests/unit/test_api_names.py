@@ -23,7 +23,7 @@ def test_names_are_dns_labels(name: str, replica: int, attempt: int, node: int) 
         names.gang_name(name, replica, attempt),
         names.engine_service(name),
         names.gateway_name(name),
-        names.ray_secret(name),
+        names.engine_secret(name, "0" * 36),
     )
     for text in made:
         assert DNS_LABEL.fullmatch(text), text

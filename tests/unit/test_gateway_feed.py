@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from r1_gateway.feed import ASK_AGAIN_SECONDS, Entry, entries_of, kept_of, plan_actions, replicas_of
 from r1_gateway.feeder import Feeder, Outdated
+from r1_gateway.vouch import Vouching
 
+OPEN = Vouching(None, None, None)  # type: ignore[arg-type]  # its engines ask for no key
 URLS = [f"http://10.0.0.{index}:30000" for index in range(4)]
 entries = st.builds(
     Entry,
@@ -84,7 +86,7 @@ class DeafRouter:
 
 
 async def test_a_replica_that_does_not_leave_is_told_to_whoever_would_drain_it() -> None:
-    feeder = Feeder(DeafRouter(), "http://placeholder")  # type: ignore[arg-type]
+    feeder = Feeder(DeafRouter(), "http://placeholder", OPEN)  # type: ignore[arg-type]
     await feeder.feed(frozenset({URLS[0]}))
     assert feeder.ready()
     await feeder.feed(frozenset())
@@ -92,7 +94,7 @@ async def test_a_replica_that_does_not_leave_is_told_to_whoever_would_drain_it()
 
 
 async def test_an_operator_that_leads_no_more_is_refused() -> None:
-    feeder = Feeder(DeafRouter(), "http://placeholder", epoch=3)  # type: ignore[arg-type]
+    feeder = Feeder(DeafRouter(), "http://placeholder", OPEN, epoch=3)  # type: ignore[arg-type]
     for epoch in (3, 5, None, 5):
         await feeder.feed(frozenset({URLS[0]}), epoch)
     with pytest.raises(Outdated) as refused:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from typing import Any
 
+import pytest
 from r1_operator.api import names
 from r1_operator.api.parse import parse
 from r1_operator.api.types import R1Deployment
 from r1_operator.manifests.context import Context
-from r1_operator.manifests.gateway import gateway_objects, gateway_secret
+from r1_operator.manifests.engine_pod import engine_pod
+from r1_operator.manifests.engine_secret import engine_secret
+from r1_operator.manifests.gateway import gateway_objects
+from r1_operator.manifests.keys import Keys
 from r1_operator.planning import Plan, make_plan
+
+KEYS = Keys(b"k" * 32)
 
 
 def context(**gateway: Any) -> Context:
@@ -32,7 +40,7 @@ def context(**gateway: Any) -> Context:
     plan = make_plan(parsed.spec)
     assert isinstance(plan, Plan), plan
     owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "name": "r1", "uid": "u", "controller": True}
-    return Context("r1", "n", owner, parsed.spec, plan, engine_image="e", gateway_image="g:1")
+    return Context("r1", "n", owner, parsed.spec, plan, engine_image="e", gateway_image="g:1", keys=KEYS)
 
 
 def rendered(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -52,7 +60,7 @@ def test_a_change_of_workers_restarts_no_pod_and_a_change_of_settings_does() -> 
     assert later["Deployment"] == before["Deployment"]
     longer = context()
     spec = longer.spec.model_copy(update={"drain": longer.spec.drain.model_copy(update={"seconds": 121})})
-    changed = Context("r1", "n", longer.owner, spec, longer.plan, "e", "g:1")
+    changed = Context("r1", "n", longer.owner, spec, longer.plan, "e", "g:1", keys=KEYS)
     template = "spec"
     assert rendered(gateway_objects(changed))["Deployment"][template] != before["Deployment"][template]
 
@@ -92,15 +100,35 @@ def test_api_key_comes_from_its_secret_and_is_asked_for_only_then() -> None:
 
 
 def test_secret_is_mounted_where_the_gateway_looks() -> None:
-    from r1_gateway.settings import API_KEY_VARIABLE, CONFIG_FILE, TOKEN_FILE
+    from r1_gateway.settings import API_KEY_VARIABLE, CONFIG_FILE, ENGINE_KEY_FILE
 
-    pod = rendered(gateway_objects(context()))["Deployment"]["spec"]["template"]["spec"]
+    here = context()
+    pod = rendered(gateway_objects(here))["Deployment"]["spec"]["template"]["spec"]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    secret = gateway_secret(context(), "t")
-    assert volumes["token"]["secret"]["secretName"] == secret["metadata"]["name"]
-    item = volumes["token"]["secret"]["items"][0]
-    assert item["key"] in secret["data"]
-    assert f"{mounts['token']}/{item['path']}" == str(TOKEN_FILE)
+    secret = engine_secret(here)
+    assert volumes["keys"]["secret"]["secretName"] == secret["metadata"]["name"]
+    (item,) = volumes["keys"]["secret"]["items"]
+    assert base64.b64decode(secret["data"][item["key"]]).decode() == here.keys.engine(here.uid)
+    assert f"{mounts['keys']}/{item['path']}" == str(ENGINE_KEY_FILE)
     assert f"{mounts['config']}/{names.GATEWAY_CONFIG_KEY}" == str(CONFIG_FILE)
     assert names.ENV_GATEWAY_API_KEY == API_KEY_VARIABLE
+
+
+def test_no_object_but_the_secret_shows_a_token() -> None:
+    here = context()
+    keys, text = here.keys, json.dumps([*gateway_objects(here), engine_pod(here, 0, 0, 0, "r")])
+    assert hashlib.sha256(keys.gateway(here.uid).encode()).hexdigest() in text
+    assert not any(token in text for token in (keys.gateway(here.uid), keys.ray(here.uid), keys.engine(here.uid)))
+    assert keys.master.hex() not in repr(here)
+    assert keys.gateway(here.uid) not in json.dumps(engine_secret(here)), "only the operator holds it"
+
+
+def test_tokens_are_the_resources_own_and_come_again_from_the_same_master() -> None:
+    keys = Keys(b"m" * 32)
+    tokens = {make(uid) for uid in ("a", "b") for make in (keys.gateway, keys.ray, keys.engine)}
+    assert len(tokens) == 6
+    assert Keys(b"m" * 32).engine("a") in tokens
+    assert Keys(b"n" * 32).engine("a") not in tokens
+    with pytest.raises(ValueError, match="could be guessed"):
+        Keys(b"")

@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 from r1_operator.api.reasons import Reason
-from r1_operator.api.spec import SecretKey
-from r1_operator.cluster import ApiError
-from r1_operator.controller.api_keys import LOOK_SECONDS, ApiKeys
 from r1_operator.controller.gateway import GatewayPods, GatewayRound, feed
 from r1_operator.status.gateway_trouble import gateway_trouble
 from r1_operator.telemetry.gateway import SyncResult, Worker, WorkerReport, WorkerState
@@ -93,7 +90,7 @@ def deployment(kind: str, status: str, message: str) -> dict[str, Any]:
         (
             None,
             [pod(waiting={"reason": "CreateContainerConfigError", "message": 'secret "keys" not found'})],
-            ['secret "keys" not found', "make what it names"],
+            ['secret "keys" not found', "spec.gateway.apiKeySecret"],
         ),
         (
             None,
@@ -121,33 +118,11 @@ def test_a_gateway_that_starts_or_runs_is_no_trouble() -> None:
     assert gateway_trouble(deployment("Progressing", "True", "creating"), [starting, pod()]) is None
 
 
-class Secrets:
-    def __init__(self) -> None:
-        self.asked = 0
-        self.answer: Exception | dict[str, Any] = {"data": {"k": "eA=="}}
-
-    async def get(self, *_: object) -> dict[str, Any]:
-        self.asked += 1
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-
-async def test_the_users_secret_is_looked_at_now_and_then_and_a_refused_look_changes_nothing() -> None:
-    now, secrets = 0.0, Secrets()
-    keys = ApiKeys(secrets, lambda: now)  # type: ignore[arg-type]
-    wanted = SecretKey(name="keys", key="k")
-    for _ in range(20):
-        assert await keys.missing(KEY, wanted) is None
-    assert secrets.asked == 1
-    other = await keys.missing(KEY, SecretKey(name="keys", key="other"))
-    assert other is not None
-    assert "no key 'other'" in other.message
-    secrets.answer = ApiError(404, "NotFound", "secrets keys not found")
-    gone = await keys.missing(KEY, wanted)
-    assert gone is not None
-    assert "create it" in gone.message
-    secrets.answer = ApiError(429, "TooManyRequests", "slow down")
-    now += LOOK_SECONDS
-    assert await keys.missing(KEY, wanted) == gone
-    assert secrets.asked == 4
+@pytest.mark.parametrize("words", ['secret "keys" not found', "couldn't find key k in Secret n/keys"])
+def test_a_users_secret_that_is_not_there_is_named_by_its_field(words: str) -> None:
+    """The kubelet says so: the operator may read no Secret of the namespace."""
+    trouble = gateway_trouble(None, [pod(waiting={"reason": "CreateContainerConfigError", "message": words})])
+    assert trouble is not None
+    assert words in trouble
+    assert "spec.gateway.apiKeySecret" in trouble
+    assert "create it" in trouble

@@ -81,15 +81,15 @@ def test_a_child_of_that_name_which_is_somebody_elses_is_left_alone() -> None:
     assert f"Service {name} exists and belongs to nobody we know" in round_.troubles[0].message
 
 
-def test_without_its_own_service_or_secret_no_gang_is_made() -> None:
+def test_without_its_own_service_no_gang_is_made_and_without_its_own_settings_no_gateway() -> None:
     cluster = SimulatedCluster(spec_of(nodes=1, replicas=1))
-    for kind, name in (("Service", names.engine_service("r1")), ("Secret", names.ray_secret("r1"))):
-        taken = decide(replace(cluster.facts(), taken={(kind, name): "Deployment theirs"}), cluster.now)
-        assert not any(isinstance(a, CreateGang) for a in taken.decision.actions)
-    secret = {("Secret", names.gateway_name("r1")): "nobody"}
-    round_ = decide(replace(cluster.facts(), taken=secret), cluster.now)
+    service = {("Service", names.engine_service("r1")): "Deployment theirs"}
+    taken = decide(replace(cluster.facts(), taken=service), cluster.now)
+    assert not any(isinstance(a, CreateGang) for a in taken.decision.actions)
+    settings = {("ConfigMap", names.gateway_name("r1")): "nobody"}
+    round_ = decide(replace(cluster.facts(), taken=settings), cluster.now)
     assert any(isinstance(a, CreateGang) for a in round_.decision.actions)
-    assert not any(o["kind"] == "Deployment" for o in round_.children.create), "it would run with their Secret"
+    assert not any(o["kind"] == "Deployment" for o in round_.children.create), "it would run with their settings"
 
 
 def test_strangers_with_our_labels_are_told_and_counted_for_nothing() -> None:

@@ -16,8 +16,14 @@ owner references, so it deletes only what has to leave earlier. create and patch
   resources: [pods, configmaps]
   verbs: [get, list, watch, create, patch, delete] # delete: a gang goes before its resource does
 - apiGroups: [""]
-  resources: [services, secrets] # of the Secrets: the Ray token it makes, the API key it is pointed to
+  resources: [services]
   verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create] # and no other: a patch answers with the whole object, so whoever may patch may read
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete] # delete: where networkPolicy.engines is switched off
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]

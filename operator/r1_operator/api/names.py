@@ -30,6 +30,9 @@ CRD_NAME: Final = f"{PLURAL}.{GROUP}"
 MANAGED_BY: Final = "r1-operator"
 FIELD_MANAGER: Final = "r1-operator"
 LEASE_NAME: Final = "r1-operator"
+MASTER_SECRET: Final = "r1-operator-keys"
+"""In the operator's own namespace: what all its tokens are derived from."""
+MASTER_KEY_KEY: Final = "master"
 
 # --- labels ----------------------------------------------------------------------------------------------------------
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -69,7 +72,7 @@ PORT_RAY: Final = 6379
 PORT_DIST: Final = 25000
 PORT_GATEWAY: Final = 8000
 PORT_GATEWAY_ADMIN: Final = 8001
-"""Where the operator feeds a gateway pod with replicas, by the token of the gateway's Secret. Not in its Service."""
+"""Where the operator feeds a gateway pod with replicas, by a token whose hash gateway.json has. Not in its Service."""
 PORT_GATEWAY_METRICS: Final = 29000
 PORT_OPERATOR: Final = 8080
 """The operator's own /healthz, /readyz and /metrics."""
@@ -82,6 +85,9 @@ PATH_RAY_TOKEN_DIR: Final = "/var/run/r1"
 RAY_TOKEN_FILE: Final = "ray-token"
 RAY_TOKEN_KEY: Final = "token"
 """Key in the Secret; the volume projects it as RAY_TOKEN_FILE."""
+ENGINE_KEY_FILE: Final = "engine-key"
+ENGINE_KEY_KEY: Final = "http-key"
+"""Key in the same Secret: what the engines' HTTP port asks for. Engines and gateways mount it as ENGINE_KEY_FILE."""
 PATH_SHARED_MEMORY: Final = "/dev/shm"
 PATH_TMP: Final = "/tmp"
 PATH_TERMINATION_LOG: Final = "/dev/termination-log"
@@ -89,9 +95,7 @@ PATH_TERMINATION_LOG: Final = "/dev/termination-log"
 # --- paths and environment of a gateway pod --------------------------------------------------------------------------
 PATH_GATEWAY_CONFIG_DIR: Final = "/etc/r1"
 GATEWAY_CONFIG_KEY: Final = "gateway.json"
-PATH_GATEWAY_TOKEN_DIR: Final = "/var/run/r1"
-GATEWAY_TOKEN_FILE: Final = "gateway-token"
-GATEWAY_TOKEN_KEY: Final = "token"
+PATH_GATEWAY_KEY_DIR: Final = "/var/run/r1"
 ENV_GATEWAY_API_KEY: Final = "R1_API_KEY"
 
 # --- environment of an engine pod ------------------------------------------------------------------------------------
@@ -107,6 +111,7 @@ RESERVED_ENV: Final = (
     ENV_NODE_NAME,
     ENV_NODE_INDEX,
     "R1_ENGINE_CONFIG",
+    "R1_ENGINE_KEY_PATH",
     "R1_RUN_DIR",
     "R1_TERMINATION_LOG",
     "CUDA_VISIBLE_DEVICES",
@@ -171,13 +176,13 @@ def engine_service(name: str) -> str:
 
 
 def gateway_name(name: str) -> str:
-    """Deployment, Service, ConfigMap and Secret of the gateway."""
+    """Deployment, Service and ConfigMap of the gateway."""
     return f"{name}-gateway"
 
 
-def ray_secret(name: str) -> str:
-    """Secret with the Ray token of all gangs of one resource."""
-    return f"{name}-ray"
+def engine_secret(name: str, uid: str) -> str:
+    """Secret of all gangs of the resource with this uid: nobody else's has its name."""
+    return f"{name}-engine-{content_hash(uid)}"
 
 
 def gang_name(name: str, replica: int, attempt: int) -> str:

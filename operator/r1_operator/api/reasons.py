@@ -103,7 +103,6 @@ class Reason(StrEnum):
     GATEWAY_STARTING = "GatewayStarting"
     GATEWAY_BLOCKED = "GatewayBlocked"
     GATEWAY_SYNC_FAILED = "GatewaySyncFailed"
-    SECRET_NOT_FOUND = "SecretNotFound"
     # FabricReady: the engine's words (contracts.md)
     RDMA_FOUND = "RdmaFound"
     TCP_ON_PURPOSE = "TcpOnPurpose"

@@ -20,7 +20,6 @@ from r1_operator.cluster.resources import (
     POD_DISRUPTION_BUDGETS,
     PODS,
     R1_DEPLOYMENTS,
-    SECRETS,
     SERVICES,
     JsonObject,
     Resource,
@@ -58,7 +57,6 @@ INTERESTS = (
     Interest(PERSISTENT_VOLUME_CLAIMS),
     Interest(SERVICES, _OURS),
     Interest(CONFIG_MAPS, _OURS),
-    Interest(SECRETS, _OURS),
     Interest(DEPLOYMENTS, _OURS),
     Interest(POD_DISRUPTION_BUDGETS, _OURS),
 )

@@ -61,6 +61,14 @@ class Actor:
         self._cache.remember(dict(made))
         return made
 
+    async def create_unread(self, obj: JsonObject) -> None:
+        """Create what may be there already and may not be read: its name says whose it is. Raises ApiError."""
+        try:
+            await self._client.create(obj)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+
     async def create_or_apply(self, obj: JsonObject, uid: str) -> None:
         """Create it; where it exists and is ours although the cache does not show it, make it as it should be."""
         made = await self.create(obj, uid)

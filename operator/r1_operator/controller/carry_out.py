@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..api import names
-from ..cluster.resources import JsonObject
 from ..lifecycle.actions import Action, CreateGang, EndPods, Why
-from ..manifests.context import Context
-from ..manifests.gateway import gateway_secret
-from ..manifests.ray_secret import ray_secret
-from ..rounds.children import child_of
+from ..rounds.children import Json, child_of
 from ..rounds.decide import Round
 from ..rounds.facts import Facts
 from .acting import Actor, GangRefused, NameTaken
@@ -61,7 +57,6 @@ class Hands:
     def forget(self, key: Key) -> None:
         """The R1Deployment is gone."""
         self._memory.forget(key)
-        self._feeder.forget(key)
         self._placer.submit(key, ())
 
     async def _children(self, key: Key, facts: Facts, round_: Round, steps: Steps, now: float) -> None:
@@ -69,7 +64,8 @@ class Hands:
         if context is None:
             return
         uid = facts.subject.metadata.uid
-        made = [*(_secret(context, name) for name in todo.tokens), *todo.create]
+        await self._secrets(key, todo.secrets, steps, now)
+        made = todo.create
         results = await asyncio.gather(*(self._actor.create_or_apply(o, uid) for o in made), return_exceptions=True)
         for result in results:
             if isinstance(result, NameTaken):
@@ -77,6 +73,15 @@ class Hands:
             elif isinstance(result, Exception):
                 steps.note("create", result)
         await steps.all("apply", [self._actor.apply(o, facts.live[child_of(o)]) for o in todo.apply])
+
+    async def _secrets(self, key: Key, secrets: Sequence[Json], steps: Steps, now: float) -> None:
+        """Once, and then so often that one which was deleted is back soon: with the same content, it is derived."""
+        for obj in secrets:
+            name = str(obj["metadata"]["name"])
+            if self._memory.secret_due(key, name, now):
+                with steps.step(f"create Secret {name}"):
+                    await self._actor.create_unread(obj)
+                    self._memory.secret_made(key, name, now)
 
     async def _feed(self, key: Key, facts: Facts, round_: Round, steps: Steps) -> GatewayRound:
         with steps.step("gateway"):
@@ -149,12 +154,6 @@ class Hands:
         maps = [obj for (kind, _), obj in facts.live.items() if kind == "ConfigMap"]
         calls = self._actor.sweep(maps, facts.subject.metadata.uid, gangs, {r for r in revisions if r})
         await steps.all("sweep", calls)
-
-
-def _secret(context: Context, name: str) -> JsonObject:
-    """A Secret whose content nobody has seen before."""
-    render = ray_secret if name == names.ray_secret(context.name) else gateway_secret
-    return render(context, secrets.token_hex(32))
 
 
 def describe(action: Action) -> str:

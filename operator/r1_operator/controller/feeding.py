@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..api import names
-from ..cluster import Cache, Client
+from ..cluster import Cache
 from ..cluster.resources import DEPLOYMENTS
+from ..manifests.keys import Keys
 from ..rounds.reading import Subject
 from ..telemetry.gateway import Worker
-from .api_keys import ApiKeys
-from .gateway import GatewayRound, feed, gateway_pods, gateway_token
+from .gateway import GatewayRound, feed, gateway_pods
 from .inventory import Inventory
 from .ports import Gateways
 from .queue import Key
@@ -34,29 +34,25 @@ class GatewayFeeder:
 
     def __init__(
         self,
-        client: Client,
         cache: Cache,
         inventory: Inventory,
         gateways: Gateways,
-        clock: Callable[[], float],
+        keys: Keys,
         term: Term | None = None,
     ) -> None:
         self._cache, self._inventory, self._gateways, self._term = cache, inventory, gateways, term
-        self._keys = ApiKeys(client, clock)
+        self._keys = keys
 
     def epoch(self) -> int | None:
         """Of the present term."""
         return self._term.epoch() if self._term is not None else None
 
-    def forget(self, key: Key) -> None:
-        """The R1Deployment is gone."""
-        self._keys.forget(key)
-
     async def feed(self, key: Key, subject: Subject, workers: frozenset[str]) -> GatewayRound:
         """Tell every running gateway pod of exactly these replicas."""
         deployment = self._cache.get(DEPLOYMENTS, key[0], names.gateway_name(key[1]))
         found = self._inventory.pods(key, names.COMPONENT_GATEWAY)
-        pods, token = gateway_pods(found, deployment, subject.metadata.uid), gateway_token(self._cache, key)
+        uid = subject.metadata.uid
+        pods, token = gateway_pods(found, deployment, uid), self._keys.gateway(uid)
         wanted = frozenset(map(Worker, workers))
         fed = await feed(self._gateways, pods, wanted, token, self.epoch())
         if fed.newer_epoch is not None and self._term is not None:
@@ -64,6 +60,4 @@ class GatewayFeeder:
             log.warning("%s/%s: the gateways have seen term %d", *key, fed.newer_epoch)
             await self._term.advance(fed.newer_epoch)
             fed = await feed(self._gateways, pods, wanted, token, self.epoch())
-        named = subject.spec.gateway.api_key_secret if subject.spec is not None else None
-        missing = await self._keys.missing(key, named)
-        return fed if missing is None else replace(fed, finding=missing)
+        return fed

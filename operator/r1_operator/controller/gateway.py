@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..api import names
 from ..api.reasons import Reason
-from ..cluster import Cache
-from ..cluster.resources import SECRETS, JsonObject
+from ..cluster.resources import JsonObject
 from ..status.gateway_trouble import gateway_trouble
 from ..status.observation import Finding
 from ..telemetry.gateway import SyncResult, Worker
 from .ports import Gateways
-from .queue import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +50,6 @@ class GatewayRound:
 NOT_FED = GatewayRound(Finding("Unknown", Reason.GATEWAY_SYNC_FAILED, "not fed in this round"))
 
 
-def gateway_token(cache: Cache, key: Key) -> str | None:
-    """The admin token of the gateway's pods, or None before its Secret exists."""
-    secret = cache.get(SECRETS, key[0], names.gateway_name(key[1]))
-    encoded = ((secret or {}).get("data") or {}).get(names.GATEWAY_TOKEN_KEY)
-    return base64.b64decode(encoded).decode() if encoded else None
-
-
 def gateway_pods(pods: Iterable[JsonObject], deployment: JsonObject | None, uid: str) -> GatewayPods:
     """The gateway's pods of the R1Deployment with this `uid`, among those that carry its name.
 
@@ -77,10 +67,10 @@ def _running(pod: JsonObject) -> tuple[str, bool] | None:
 
 
 async def feed(
-    gateways: Gateways, pods: GatewayPods, wanted: frozenset[Worker], token: str | None, epoch: int | None = None
+    gateways: Gateways, pods: GatewayPods, wanted: frozenset[Worker], token: str, epoch: int | None = None
 ) -> GatewayRound:
     """Tell every running gateway pod which replicas to route to."""
-    if not pods.running or token is None:
+    if not pods.running:
         return _round(pods, wanted, SyncResult({}, {}))
     return _round(pods, wanted, await gateways.sync(list(pods.running), wanted, token, epoch))
 
@@ -89,7 +79,7 @@ def _round(pods: GatewayPods, wanted: frozenset[Worker], result: SyncResult) -> 
     serving = {address for address, ready in pods.running.items() if ready}
     deaf = sorted(serving & result.failures.keys())
     if deaf or serving - result.reports.keys():
-        why = result.failures[deaf[0]].why if deaf else "the gateway's Secret is not there yet"
+        why = result.failures[deaf[0]].why if deaf else "it was not asked"
         text = (
             f"{len(deaf) or len(serving)} of {len(pods.running)} gateway pods could not be told of the replicas: {why}"
         )

@@ -15,6 +15,8 @@ from .queue import Key
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 30.0
 """Between tries of a create that is refused. A quota is raised by somebody who looks on, so never long."""
+SECRET_SECONDS = 300.0
+"""How often a Secret that we may not read is made again, if it is not there any more."""
 TAKEN_SECONDS = 15.0
 """How long a name counts as taken before we look again."""
 
@@ -36,12 +38,23 @@ class Memory:
 
     def __init__(self) -> None:
         self._lessons: dict[Key, Lessons] = {}
+        self._secrets: dict[Key, tuple[str, float]] = {}
 
     def of(self, key: Key) -> Lessons:
         return self._lessons.get(key, Lessons())
 
     def forget(self, key: Key) -> None:
         self._lessons.pop(key, None)
+        self._secrets.pop(key, None)
+
+    def secret_due(self, key: Key, name: str, now: float) -> bool:
+        """Whether the Secret of this name may not be there: never made by us, another's name, or made long ago."""
+        made, at = self._secrets.get(key, ("", now))
+        return made != name or not 0 <= now - at < SECRET_SECONDS
+
+    def secret_made(self, key: Key, name: str, now: float) -> None:
+        """It is there now."""
+        self._secrets[key] = (name, now)
 
     def fed(self, key: Key, gateway: GatewayRound) -> None:
         self._lessons[key] = replace(self.of(key), gateway=gateway)

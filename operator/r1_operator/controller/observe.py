@@ -17,7 +17,6 @@ from ..cluster.resources import (
     POD_DISRUPTION_BUDGETS,
     PODS,
     R1_DEPLOYMENTS,
-    SECRETS,
     SERVICES,
     JsonObject,
 )
@@ -37,7 +36,7 @@ from .placing import Placer
 from .predecessor import of_another
 from .queue import Key
 
-_CHILDREN = (SERVICES, CONFIG_MAPS, SECRETS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
+_CHILDREN = (SERVICES, CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
 _DECIDING = (R1_DEPLOYMENTS, PODS, NODES)
 """Kinds on whose news something may be ended."""
 

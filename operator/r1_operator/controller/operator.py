@@ -17,7 +17,6 @@ from ..cluster.resources import (
     POD_DISRUPTION_BUDGETS,
     PODS,
     R1_DEPLOYMENTS,
-    SECRETS,
     SERVICES,
 )
 from ..placement.nodes import holder_of
@@ -43,7 +42,7 @@ WORKERS = 4
 STALL_SECONDS = 120.0
 """A reconcile that takes longer hangs: every call inside it has a shorter time-out."""
 
-_OWNED = (PODS, SERVICES, CONFIG_MAPS, SECRETS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
+_OWNED = (PODS, SERVICES, CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
 
 
 class Operator:
@@ -71,7 +70,7 @@ class Operator:
         self.monitor = Monitor(cache, inventory, engines, self._enqueue, clock)
         self._placer = placer = Placer(client, cache, inventory, self._enqueue)
         memory, actor = Memory(), Actor(client, cache)
-        feeder = GatewayFeeder(client, cache, inventory, gateways, clock, term)
+        feeder = GatewayFeeder(cache, inventory, gateways, settings.keys, term)
         observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings, feeder.epoch)
         hands = Hands(actor, feeder, placer, memory)
         teller = Teller(client, cache, events, metrics)

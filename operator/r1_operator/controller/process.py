@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import logging
 import signal
+from dataclasses import replace
 
 from ..api.names import LEASE_NAME
 from ..cluster import ApiError, Cache, Client, Events, Lease, LeaseLost
 from ..cluster.deadman import end_process_in
+from ..cluster.master_key import MasterKeyBroken, master_key
+from ..manifests.keys import Keys
 from ..telemetry.http import open_session
 from ..telemetry.logs import configure_logging
 from ..telemetry.metrics import Metrics
@@ -43,7 +46,7 @@ async def _run(options: Options) -> int:
     except LeaseLost as error:
         log.error("leads no more: %s", error)
         return EXIT_FAILED
-    except (ApiError, TimeoutError) as error:
+    except (ApiError, MasterKeyBroken, TimeoutError) as error:
         log.error("%s", error)
         return EXIT_FAILED
     return EXIT_OK
@@ -53,6 +56,7 @@ async def _serve(options: Options) -> None:
     metrics = Metrics()
     client = await Client.connect(options.kubeconfig, observe=metrics.observe_api_call)
     async with client, open_session() as session:
+        keys = Keys(await master_key(client, options.lease_namespace))
         lease = Lease(client, options.lease_namespace, LEASE_NAME, options.identity, on_term=end_process_in)
         client.fence_writes(lease.write_seconds)
         cache = Cache(client, namespaces=options.namespaces)
@@ -64,7 +68,7 @@ async def _serve(options: Options) -> None:
             HttpEngines(session, metrics),
             HttpGateways(session, metrics),
             metrics,
-            options.settings,
+            replace(options.settings, keys=keys),
             namespaces=options.namespaces,
             term=Term(lambda: lease.epoch, lease.advance),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from ..api import names
 from ..api.types import R1DeploymentSpec
 from ..planning.plan import Plan
+from .keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,12 @@ class Context:
     engine_image: str
     gateway_image: str
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    keys: Keys = field(kw_only=True)
+
+    @property
+    def uid(self) -> str:
+        """Of the R1Deployment."""
+        return str(self.owner["uid"])
 
     def metadata(self, name: str, component: str, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
         """ObjectMeta of a child: it goes when its R1Deployment goes."""

@@ -118,7 +118,7 @@ def _mounts(context: Context) -> list[dict[str, Any]]:
     return [
         models,
         {"name": "config", "mountPath": names.PATH_ENGINE_CONFIG_DIR, "readOnly": True},
-        {"name": "ray-token", "mountPath": names.PATH_RAY_TOKEN_DIR, "readOnly": True},
+        {"name": "keys", "mountPath": names.PATH_RAY_TOKEN_DIR, "readOnly": True},
         {"name": "shm", "mountPath": names.PATH_SHARED_MEMORY},
         {"name": "tmp", "mountPath": names.PATH_TMP},
     ]
@@ -127,11 +127,15 @@ def _mounts(context: Context) -> list[dict[str, Any]]:
 def _volumes(context: Context, replica: int, attempt: int) -> list[dict[str, Any]]:
     shared = context.spec.engine.resources.shared_memory
     memory = {"medium": "Memory"} | ({"sizeLimit": shared} if shared is not None else {})
-    token = {"key": names.RAY_TOKEN_KEY, "path": names.RAY_TOKEN_FILE}
+    keys = [
+        {"key": names.RAY_TOKEN_KEY, "path": names.RAY_TOKEN_FILE},
+        {"key": names.ENGINE_KEY_KEY, "path": names.ENGINE_KEY_FILE},
+    ]
+    secret = names.engine_secret(context.name, context.uid)
     return [
         {"name": "models", **_weights(context)},
         {"name": "config", "configMap": {"name": names.engine_config_map(context.name, replica, attempt)}},
-        {"name": "ray-token", "secret": {"secretName": names.ray_secret(context.name), "items": [token]}},
+        {"name": "keys", "secret": {"secretName": secret, "items": keys}},
         {"name": "shm", "emptyDir": memory},
         {"name": "tmp", "emptyDir": {}},
     ]

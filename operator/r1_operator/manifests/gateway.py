@@ -1,8 +1,8 @@
-"""The gateway of one R1Deployment: Deployment, Service, ConfigMap, Secret, budget. Its pods run `r1_gateway`."""
+"""The gateway of one R1Deployment: Deployment, Service, ConfigMap, budget. Its pods run `r1_gateway`."""
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import json
 from typing import Any
 
@@ -32,21 +32,12 @@ def gateway_objects(
     return [*objects, _disruption_budget(context)] if context.spec.gateway.replicas > 1 else objects
 
 
-def gateway_secret(context: Context, token: str) -> dict[str, Any]:
-    """The admin port's token; made once, like Ray's. Whoever has it can route users' requests anywhere."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
-        "data": {names.GATEWAY_TOKEN_KEY: base64.b64encode(token.encode()).decode()},
-    }
-
-
 def _settings(context: Context) -> dict[str, Any]:
     """`gateway.json` but for the workers; see r1_gateway.settings."""
     return {
         "servedName": context.spec.model.served_as,
+        # Not the token, which can route users' requests anywhere: what stands here can be read by all in the namespace.
+        "adminTokenSha256": hashlib.sha256(context.keys.gateway(context.uid).encode()).hexdigest(),
         "port": names.PORT_GATEWAY,
         "adminPort": names.PORT_GATEWAY_ADMIN,
         "metricsPort": names.PORT_GATEWAY_METRICS,
@@ -117,7 +108,8 @@ def _deployment(context: Context) -> dict[str, Any]:
 
 
 def _pod_spec(context: Context, labels: dict[str, str]) -> dict[str, Any]:
-    token = {"key": names.GATEWAY_TOKEN_KEY, "path": names.GATEWAY_TOKEN_FILE}
+    key = {"key": names.ENGINE_KEY_KEY, "path": names.ENGINE_KEY_FILE}
+    secret = names.engine_secret(context.name, context.uid)
     name = names.gateway_name(context.name)
     return {
         # The process itself drains on SIGTERM (unready, linger, finish the streams), so there is no preStop hook.
@@ -147,7 +139,7 @@ def _pod_spec(context: Context, labels: dict[str, str]) -> dict[str, Any]:
         "containers": [_container(context)],
         "volumes": [
             {"name": "config", "configMap": {"name": name}},
-            {"name": "token", "secret": {"secretName": name, "items": [token]}},
+            {"name": "keys", "secret": {"secretName": secret, "items": [key]}},
             {"name": "tmp", "emptyDir": {}},
         ],
     }
@@ -175,7 +167,7 @@ def _container(context: Context) -> dict[str, Any]:
         },
         "volumeMounts": [
             {"name": "config", "mountPath": names.PATH_GATEWAY_CONFIG_DIR, "readOnly": True},
-            {"name": "token", "mountPath": names.PATH_GATEWAY_TOKEN_DIR, "readOnly": True},
+            {"name": "keys", "mountPath": names.PATH_GATEWAY_KEY_DIR, "readOnly": True},
             {"name": "tmp", "mountPath": names.PATH_TMP},
         ],
     }

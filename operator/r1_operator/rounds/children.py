@@ -11,6 +11,7 @@ from ..api.reasons import Reason
 from ..lifecycle.pods import owned_by
 from ..manifests.context import Context
 from ..manifests.differs import differs
+from ..manifests.engine_secret import engine_secret
 from ..manifests.engine_service import engine_service
 from ..manifests.gateway import gateway_objects
 from ..manifests.template import Template, template_config_map
@@ -22,12 +23,12 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """`create`: absent, so far as the cache knows. `apply`: ours, but not as they should be. `tokens`: names of Secrets
-    to create, whose content is random. `taken`: names that belong to somebody else → whose they are."""
+    """`create`: absent, so far as the cache knows. `apply`: ours, but not as they should be. `secrets`: to be there,
+    which no cache shows. `taken`: names that belong to somebody else → whose they are."""
 
     create: tuple[Json, ...] = ()
     apply: tuple[Json, ...] = ()
-    tokens: tuple[str, ...] = ()
+    secrets: tuple[Json, ...] = ()
     taken: Mapping[Child, str] = field(default_factory=dict)
 
 
@@ -40,14 +41,13 @@ def taken_names(facts: Facts) -> dict[Child, str]:
 
 def _names(name: str) -> set[Child]:
     gateway = names.gateway_name(name)
-    mine = {(kind, gateway) for kind in ("Service", "Secret", "ConfigMap", "Deployment", "PodDisruptionBudget")}
-    return mine | {("Service", names.engine_service(name)), ("Secret", names.ray_secret(name))}
+    mine = {(kind, gateway) for kind in ("Service", "ConfigMap", "Deployment", "PodDisruptionBudget")}
+    return mine | {("Service", names.engine_service(name))}
 
 
 def gangs_may_start(name: str, taken: Mapping[Child, str]) -> bool:
-    """A gang of the R1Deployment `name` needs its Service to find its head, and its Secret to keep others out."""
-    needed = {("Service", names.engine_service(name)), ("Secret", names.ray_secret(name))}
-    return needed.isdisjoint(taken)
+    """A gang of the R1Deployment `name` needs its Service to find its head."""
+    return ("Service", names.engine_service(name)) not in taken
 
 
 def children(facts: Facts, taken: Mapping[Child, str], template: Template | None, workers: frozenset[str]) -> Children:
@@ -55,15 +55,13 @@ def children(facts: Facts, taken: Mapping[Child, str], template: Template | None
     context = facts.subject.context
     if context is None:
         return Children()
-    secrets = (names.ray_secret(context.name), names.gateway_name(context.name))
     wanted = _wanted(context, template, workers, facts.epoch)
     free = [obj for obj in wanted if child_of(obj) not in taken and not _uses(obj, taken)]
     create = [obj for obj in free if child_of(obj) not in facts.live]
     # What is immutable stays as it was written: a template of another version of the operator among them.
     there = [obj for obj in free if child_of(obj) in facts.live and not obj.get("immutable")]
     apply = [obj for obj in there if differs(obj, facts.live[child_of(obj)])]
-    tokens = [n for n in secrets if ("Secret", n) not in facts.live and ("Secret", n) not in taken]
-    return Children(tuple(create), tuple(apply), tuple(tokens), taken)
+    return Children(tuple(create), tuple(apply), (engine_secret(context),), taken)
 
 
 def _wanted(
@@ -74,10 +72,10 @@ def _wanted(
 
 
 def _uses(obj: Json, taken: Iterable[Child]) -> bool:
-    """A gateway must not run with somebody else's Secret or settings."""
+    """A gateway must not run with somebody else's settings."""
     if obj["kind"] != "Deployment":
         return False
-    return any(kind in {"Secret", "ConfigMap"} and name == obj["metadata"]["name"] for kind, name in taken)
+    return ("ConfigMap", obj["metadata"]["name"]) in set(taken)
 
 
 def child_of(obj: Json) -> Child:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..api.hardware import HardwareProfile
@@ -11,6 +11,7 @@ from ..api.parse import parse_lenient, parse_status
 from ..api.reasons import Reason
 from ..api.types import Metadata, R1Deployment, R1DeploymentSpec, R1DeploymentStatus
 from ..manifests.context import Context
+from ..manifests.keys import Keys
 from ..planning import Plan, Refusal, make_plan
 from ..status.observation import Finding
 
@@ -25,6 +26,7 @@ class Settings:
     fabric_label: str
     node_lost_seconds: float = 10.0
     """Since the node's Ready condition turned: the node controller has waited its own grace period before that."""
+    keys: Keys = field(default_factory=Keys.random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +78,5 @@ def _context(deployment: R1Deployment, plan: Plan, settings: Settings) -> Contex
         engine_image=spec.engine.image or settings.engine_image,
         gateway_image=spec.gateway.image or settings.gateway_image,
         node_selector=profile.node_selector if profile else {},
+        keys=settings.keys,
     )

@@ -72,6 +72,9 @@ def _container_trouble(container: Object) -> str | None:
         said = str(last.get("message") or "").strip()[-300:]
         how = f"exit code {last.get('exitCode')}{': ' if said else ''}{said}"
         return f"container {name} ends again and again ({how}); see its log"
+    if reason == "CreateContainerConfigError" and "secret" in words.lower():
+        remedy = "spec.gateway.apiKeySecret names what is not there: create it, or correct its name or key"
+        return f"container {name} cannot start: {words}; {remedy}"
     if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return f"container {name} cannot start: {reason}: {words}; make what it names, or correct spec.gateway"
     return None

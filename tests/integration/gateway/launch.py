@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -40,6 +41,7 @@ class Gateway:
     session: aiohttp.ClientSession
     api_key: str | None = None
     token: str = TOKEN
+    engine_key: str | None = None
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
@@ -55,10 +57,12 @@ class Gateway:
             "lingerSeconds": 0.5,
             "workers": list(workers),
             "epoch": epoch,
+            "adminTokenSha256": hashlib.sha256(TOKEN.encode()).hexdigest(),
         }
         (self.folder / "gateway.json").write_text(json.dumps(config))
-        (self.folder / "token").write_text(self.token)
-        files = ["--config", str(self.folder / "gateway.json"), "--token-file", str(self.folder / "token")]
+        if self.engine_key is not None:
+            (self.folder / "key").write_text(self.engine_key)
+        files = ["--config", str(self.folder / "gateway.json"), "--engine-key-file", str(self.folder / "key")]
         command = [sys.executable, "-m", "r1_gateway", *files, "--address", "127.0.0.1"]
         environment = {**os.environ, **({"R1_API_KEY": self.api_key} if self.api_key else {})}
         with (self.folder / "log").open("ab") as log:
@@ -131,9 +135,9 @@ async def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS)
 
 
 @asynccontextmanager
-async def gateway(folder: Path, api_key: str | None = None) -> AsyncIterator[Gateway]:
+async def gateway(folder: Path, api_key: str | None = None, engine_key: str | None = None) -> AsyncIterator[Gateway]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-        running = Gateway(folder, session, api_key)
+        running = Gateway(folder, session, api_key, engine_key=engine_key)
         try:
             yield running
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.gateway.launch import TOKEN, Gateway, bearer, gateway, until
-from tests.standin.launch import Gang, gang
+from tests.integration.gateway.launch import MODEL, TOKEN, Gateway, bearer, gateway, until
+from tests.standin.launch import Gang, fetch, gang
 from tests.waiting import PATIENCE_SECONDS
 
 
@@ -210,14 +211,47 @@ async def test_restarted_gateway_is_unready_until_it_is_told(tmp_path: Path, rep
         assert (await target.ask()).status == 200
 
 
-async def test_a_gateway_whose_secret_was_made_anew_follows_it(tmp_path: Path, replica: Gang) -> None:
+async def test_only_the_operators_token_feeds(tmp_path: Path, replica: Gang) -> None:
     async with gateway(tmp_path) as target:
         await target.serve(replica.url)
-        target.token = "made anew"
-        refused = await target.sync(replica.url)
-        assert "status 401" in refused.failures["127.0.0.1"].why
-        (tmp_path / "token").write_text(target.token)
-        assert (await target.sync(replica.url)).told
+        digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+        for target.token in ("guess", digest):  # the hash stands in the ConfigMap, for everybody to read
+            refused = await target.sync(replica.url)
+            assert "status 401" in refused.failures["127.0.0.1"].why
+
+
+@pytest.mark.parametrize("users_key", [None, "users-key"])
+async def test_engines_take_requests_of_the_gateway_alone(tmp_path: Path, users_key: str | None) -> None:
+    (tmp_path / "gang").mkdir()
+    with gang(tmp_path / "gang", attentionDataParallel=2, key="engine-key") as closed:
+        closed.wait_ready()
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "count to 3"}]}
+        async with gateway(tmp_path, users_key, "engine-key") as target:
+            await target.serve(closed.url)
+            assert (await target.ask(key=users_key)).status == 200
+            assert (await target.ask(key=users_key or "whatever an SDK sends")).status == 200
+            if users_key:
+                assert (await target.ask(key="guess")).status == 401
+            chat = f"{closed.url}/v1/chat/completions"
+            assert (await asyncio.to_thread(fetch, chat, body))[0] == 401
+            assert (await asyncio.to_thread(fetch, chat, body, users_key and "guess"))[0] == 401
+            assert (await asyncio.to_thread(fetch, f"{closed.url}/server_info"))[0] == 401
+            assert (await asyncio.to_thread(fetch, f"{closed.url}/v1/loads"))[0] == 200
+        log = (tmp_path / "log").read_text()
+        assert "engine-key" not in log
+        assert "users-key" not in log
+
+
+async def test_an_engine_of_another_secret_gets_no_request_and_holds_nobody_up(tmp_path: Path, replica: Gang) -> None:
+    (tmp_path / "gang").mkdir()
+    with gang(tmp_path / "gang", attentionDataParallel=2, key="another") as strange:
+        strange.wait_ready()
+        async with gateway(tmp_path, engine_key="engine-key") as target:
+            await target.serve(replica.url, strange.url)  # the first asks for no key, as an engine of an older version
+            for _ in range(8):
+                assert (await target.ask(f"{uuid.uuid4()}: count to 2")).status == 200
+            states = {r.url: r.state for r in (await target.sync(*target.wanted)).reports["127.0.0.1"]}
+            assert states == {replica.url: "Routing", strange.url: "Registering"}
 
 
 async def test_gateway_without_an_operator_serves_with_the_list_it_was_made_with(tmp_path: Path, replica: Gang) -> None:
@@ -255,19 +289,23 @@ async def test_router_that_dies_takes_the_gateway_along(tmp_path: Path) -> None:
         assert await asyncio.wait_for(target.process.wait(), PATIENCE_SECONDS) == 1
 
 
+HASH = f'"adminTokenSha256": "{"0" * 64}"'
+
+
 @pytest.mark.parametrize(
-    ("config", "token", "named"),
+    ("config", "key", "named"),
     [
-        ("{}", "t", "servedName"),
-        ('{"servedName": "m", "port": "8000"}', "t", "port"),
-        ("{", "t", "gateway.json"),
-        ('{"servedName": "m"}', "", "token"),
+        ("{}", "k", "servedName"),
+        ('{"servedName": "m", "port": "8000"}', "k", "port"),
+        ("{", "k", "gateway.json"),
+        ('{"servedName": "m"}', "k", "adminTokenSha256"),
+        (f'{{"servedName": "m", {HASH}}}', "", "key: empty"),
     ],
 )
-async def test_bad_configuration_is_named(tmp_path: Path, config: str, token: str, named: str) -> None:
+async def test_bad_configuration_is_named(tmp_path: Path, config: str, key: str, named: str) -> None:
     (tmp_path / "gateway.json").write_text(config)
-    (tmp_path / "token").write_text(token)
-    options = ["--config", str(tmp_path / "gateway.json"), "--token-file", str(tmp_path / "token")]
+    (tmp_path / "key").write_text(key)
+    options = ["--config", str(tmp_path / "gateway.json"), "--engine-key-file", str(tmp_path / "key")]
     command = [sys.executable, "-m", "r1_gateway", *options]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     _, errors = await process.communicate()
