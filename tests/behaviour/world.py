@@ -40,6 +40,7 @@ OWNED = (
     "/apis/networking.k8s.io/v1/networkpolicies",
 )
 METRICS_PORT = 18080
+REACH = CHECKOUT / "tests" / "behaviour" / "reach.yaml"
 LEASE_NAMESPACE = "default"
 """Of an operator that is told of no other."""
 NODES = 8
@@ -98,6 +99,8 @@ class Operator:
 
     def start(self) -> None:
         flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(self._port), "--log-level", "debug"]
+        # The checkout's weights lie anywhere; no network here enforces the policies.
+        flags += ["--host-path-prefixes", f"{CHECKOUT},/nowhere", "--network-policies", str(REACH)]
         images = ["--engine-image", "r1-standin:dev", "--gateway-image", "r1-gateway:dev"]
         command = [sys.executable, "-m", "r1_operator", *flags, *images]
         with self._log.open("ab") as log:

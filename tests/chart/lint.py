@@ -18,6 +18,7 @@ from tests.cluster.config import cache_root
 CHART = Path(__file__).parents[2] / "charts" / "r1-operator"
 EVERYTHING = (
     "watchNamespaces={a,b},networkPolicy.enabled=true,metrics.serviceMonitor=true,metrics.podMonitor=true,"
+    "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b,"
     "images.registry=registry.example,images.pullSecrets[0].name=pull,priorityClassName=high,podLabels.a=b,"
     "podAnnotations.a=b,nodeSelector.a=b,tolerations[0].operator=Exists,serviceAccount.annotations.a=b"
 )

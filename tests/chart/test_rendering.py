@@ -22,6 +22,7 @@ from r1_operator.api.names import (
 from r1_operator.api.parse import parse_hardware_profile
 from r1_operator.api.types import HardwareProfile
 from r1_operator.controller.options import Options, read_options
+from r1_operator.rounds.host_paths import DEFAULT_PREFIXES
 
 from tests.chart.cases import PROFILE
 from tests.chart.conftest import CHART, Server
@@ -46,11 +47,18 @@ def test_helm_lint_has_no_complaint(server: Server) -> None:
 
 def options_of(objects: list[dict[str, Any]], profiles: Path) -> Options:
     """What the operator reads from its rendered command line, by its own parser."""
-    where = {"$(POD_NAMESPACE)": "r1-system", "/etc/r1-operator/hardware-profiles.yaml": str(profiles)}
+    policies = profiles.with_name("network-policies.yaml")
+    where = {
+        "$(POD_NAMESPACE)": "r1-system",
+        "/etc/r1-operator/hardware-profiles.yaml": str(profiles),
+        "/etc/r1-operator/network-policies.yaml": str(policies),
+    }
     arguments = list(container(objects)["args"])
     for text, meant in where.items():
         arguments = [argument.replace(text, meant) for argument in arguments]
-    profiles.write_text(one(objects, "ConfigMap")["data"]["hardware-profiles.yaml"])
+    files = one(objects, "ConfigMap")["data"]
+    profiles.write_text(files["hardware-profiles.yaml"])
+    policies.write_text(files.get("network-policies.yaml", ""))
     return read_options(arguments, {"POD_NAME": "r1-operator-0"})
 
 
@@ -108,6 +116,23 @@ def test_the_chart_knows_the_operators_seams(server: Server) -> None:
     assert named == [LEASE_NAME]
 
 
+def test_who_reaches_the_engines_and_which_folders_they_mount(server: Server, tmp_path: Path) -> None:
+    settings = options_of(server.rendered(), tmp_path / "profiles").settings
+    assert settings.host_path_prefixes == DEFAULT_PREFIXES
+    assert settings.reach is not None
+    (operator,) = settings.reach.operator
+    pod = one(server.rendered(), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert operator["podSelector"]["matchLabels"].items() <= pod.items()
+    assert operator["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "r1-system"}
+    assert settings.reach.metrics == ()
+    prometheus = "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b,hostPaths.allowedPrefixes={/a,/b/c}"
+    settings = options_of(server.rendered("--set", prometheus), tmp_path / "profiles").settings
+    assert settings.reach is not None
+    assert settings.reach.metrics == ({"namespaceSelector": {"matchLabels": {"a": "b"}}},)
+    assert settings.host_path_prefixes == ("/a", "/b/c")
+    assert options_of(server.rendered("--set", "networkPolicy.engines=false"), tmp_path / "p").settings.reach is None
+
+
 def test_the_crd_is_the_generated_one(server: Server) -> None:
     crd = one(server.rendered(), "CustomResourceDefinition")
     assert crd["spec"] == custom_resource_definition()["spec"]
@@ -119,6 +144,7 @@ def test_the_crd_is_the_generated_one(server: Server) -> None:
 
 def test_every_optional_part_renders(server: Server) -> None:
     settings = "metrics.serviceMonitor=true,metrics.podMonitor=true,networkPolicy.enabled=true,watchNamespaces={a,b}"
+    settings += ",networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.a=b"
     objects = server.rendered("--set", settings, "--set", "metrics.monitorLabels.release=prometheus")
     kinds = sorted(obj["kind"] for obj in objects)
     assert {"ServiceMonitor", "PodMonitor", "NetworkPolicy"} <= set(kinds)
@@ -145,6 +171,9 @@ def test_every_optional_part_renders(server: Server) -> None:
         ("crds.keep=maybe", "at '/crds/keep'"),
         ("hardwareProfiles[0].name=x", "at '/hardwareProfiles/0': missing properties 'gpusPerNode'"),
         ("metrics.service=false,metrics.serviceMonitor=true", "needs metrics.service, which is off; turn both on"),
+        ("metrics.podMonitor=true", "networkPolicy.metricsFrom: is empty"),
+        ("networkPolicy.metricsFrom[0].all=true", "additional properties 'all' not allowed"),
+        ("hostPaths.allowedPrefixes={data}", "at '/hostPaths/allowedPrefixes/0'"),
         ("serviceAccount.create=false", "give the name of an existing one"),
     ],
 )

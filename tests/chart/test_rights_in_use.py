@@ -21,6 +21,7 @@ from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.cluster
+_WRITTEN = {"pods", "services", "secrets", "configmaps", "deployments", "networkpolicies", "r1deployments", "leases"}
 EXAMPLE = yaml.safe_load((CHART.parents[1] / "examples" / "tiny.yaml").read_text())
 
 
@@ -31,11 +32,14 @@ def operator(server: Server, objects: list[dict[str, Any]], namespace: str, fold
     config = json.loads(server.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": server.kubectl("create", "token", account, "-n", namespace).strip()}
     (folder / "kubeconfig").write_text(json.dumps(config))
-    (folder / "profiles.yaml").write_text(one(objects, "ConfigMap")["data"]["hardware-profiles.yaml"])
+    files = one(objects, "ConfigMap")["data"]
+    (folder / "profiles.yaml").write_text(files["hardware-profiles.yaml"])
+    (folder / "policies.yaml").write_text(files["network-policies.yaml"])
     port = free_port()
     meant = {
         "$(POD_NAMESPACE)": namespace,
         "/etc/r1-operator/hardware-profiles.yaml": str(folder / "profiles.yaml"),
+        "/etc/r1-operator/network-policies.yaml": str(folder / "policies.yaml"),
         "--port=8080": f"--port={port}",
     }
     spec = container(objects)
@@ -91,7 +95,9 @@ def test_it_needs_no_other_rights(with_crd: Server, tmp_path: Path, watched: tup
         refused = {what: codes for what, codes in made.items() if codes & {"401", "403"}}
         assert refused == {}
         written = {resource for verb, resource in made if verb in {"create", "apply", "patch"}}
-        assert {"pods", "services", "secrets", "configmaps", "deployments", "r1deployments", "leases"} <= written
+        assert written >= _WRITTEN
+        read = {verb for verb, resource in made if resource == "secrets"}
+        assert read <= {"create", "get"}, "get: its own, by name"
     finally:
         server.kubectl("delete", "-f", "-", objects=[resource, *objects])
 

@@ -22,6 +22,8 @@ WEIGHTS = CHECKOUT / "engine" / "tiny_model" / "weights"
 OPERATOR_NAMESPACE = "r1-system"
 # The local cluster knows images by these names; a registry would in a real one.
 IMAGES = ("--set", "images.tag=dev")
+# The checkout may lie anywhere.
+FOLDERS = ("--set", f"hostPaths.allowedPrefixes={{{CHECKOUT}}}")
 
 Report = Callable[[str], None]
 
@@ -102,8 +104,8 @@ def tiny_manifest(name: str, **spec: Any) -> dict[str, Any]:
 def install_operator(cluster: Cluster) -> str:
     """`helm install` of the chart as a user would; returns what Helm printed."""
     return cluster.helm(
-        "install", "r1", str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace", *IMAGES, "--wait",
-        "--timeout", "240s",
+        "install", "r1", str(CHART), "--namespace", OPERATOR_NAMESPACE, "--create-namespace", *IMAGES, *FOLDERS,
+        "--wait", "--timeout", "240s",
     )  # fmt: skip
 
 

@@ -53,5 +53,5 @@ async def test_of_two_operators_that_start_at_once_both_use_the_first_ones() -> 
     "broken", [secret(b""), secret(b"short"), {**secret(b""), "data": {"master": "%"}}, {**secret(b""), "data": None}]
 )
 async def test_what_is_no_key_is_refused_with_the_remedy(broken: dict[str, Any]) -> None:
-    with pytest.raises(MasterKeyBroken, match="system/r1-operator-keys .*; delete it"):
+    with pytest.raises(MasterKeyBroken, match=r"system/r1-operator-keys .*; delete it"):
         await master_key(Api(broken), "system")  # type: ignore[arg-type]

@@ -48,3 +48,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if $images.registry -}}{{ trimSuffix "/" $images.registry }}/{{- end -}}
 {{- if hasPrefix "sha256:" $tag -}}{{ $image.repository }}@{{ $tag }}{{- else -}}{{ $image.repository }}:{{ $tag }}{{- end -}}
 {{- end -}}
+
+{{/* Who reaches the pods of an R1Deployment from outside of it. */}}
+{{- define "r1-operator.reach" -}}
+{{- if and .Values.metrics.podMonitor .Values.networkPolicy.engines (not .Values.networkPolicy.metricsFrom) -}}
+{{- fail "networkPolicy.metricsFrom: is empty, so the engines' NetworkPolicies would keep Prometheus from what metrics.podMonitor selects; name its namespace there, or set networkPolicy.engines to false" -}}
+{{- end -}}
+operator:
+  - namespaceSelector:
+      matchLabels:
+        kubernetes.io/metadata.name: {{ .Release.Namespace }}
+    podSelector:
+      matchLabels: {{- include "r1-operator.selectorLabels" . | nindent 8 }}
+metrics: {{- toYaml .Values.networkPolicy.metricsFrom | nindent 2 }}
+{{- end -}}

@@ -15,6 +15,7 @@ from r1_operator.cluster.clock import boot_seconds
 from r1_operator.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    NETWORK_POLICIES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     POD_DISRUPTION_BUDGETS,
@@ -59,6 +60,7 @@ INTERESTS = (
     Interest(CONFIG_MAPS, _OURS),
     Interest(DEPLOYMENTS, _OURS),
     Interest(POD_DISRUPTION_BUDGETS, _OURS),
+    Interest(NETWORK_POLICIES, _OURS),
 )
 
 

@@ -79,6 +79,11 @@ class Actor:
         """Bring a child of ours to what it should be; never one that was made anew by somebody in between."""
         self._cache.remember(await self._client.apply(obj, uid=live["metadata"]["uid"]))
 
+    async def remove(self, live: JsonObject) -> None:
+        """Delete a child of ours; never one that was made anew by somebody in between."""
+        namespace, (name, uid) = live["metadata"]["namespace"], _name_and_uid(live)
+        await self._client.delete(resource_of(live), namespace, name, uid=uid)
+
     # --- gangs -----------------------------------------------------------------------------------------------------
     async def create_gang(self, template: Template, uid: str, action: CreateGang) -> None:
         """Config map first, then the pods, all gated. What exists already and is ours is left alone.

@@ -72,6 +72,7 @@ class Hands:
                 self._memory.taken(key, result.child, result.whose, now)
             elif isinstance(result, Exception):
                 steps.note("create", result)
+        await steps.all("remove", [self._actor.remove(o) for o in todo.remove])
         await steps.all("apply", [self._actor.apply(o, facts.live[child_of(o)]) for o in todo.apply])
 
     async def _secrets(self, key: Key, secrets: Sequence[Json], steps: Steps, now: float) -> None:

@@ -12,6 +12,7 @@ from ..cluster import Cache, Client, gone
 from ..cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    NETWORK_POLICIES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     POD_DISRUPTION_BUDGETS,
@@ -36,7 +37,7 @@ from .placing import Placer
 from .predecessor import of_another
 from .queue import Key
 
-_CHILDREN = (SERVICES, CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
+_CHILDREN = (SERVICES, CONFIG_MAPS, DEPLOYMENTS, NETWORK_POLICIES, POD_DISRUPTION_BUDGETS)
 _DECIDING = (R1_DEPLOYMENTS, PODS, NODES)
 """Kinds on whose news something may be ended."""
 

@@ -12,6 +12,7 @@ from ..cluster import Cache, Change, Client, Events
 from ..cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    NETWORK_POLICIES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     POD_DISRUPTION_BUDGETS,
@@ -42,7 +43,7 @@ WORKERS = 4
 STALL_SECONDS = 120.0
 """A reconcile that takes longer hangs: every call inside it has a shorter time-out."""
 
-_OWNED = (PODS, SERVICES, CONFIG_MAPS, DEPLOYMENTS, POD_DISRUPTION_BUDGETS)
+_OWNED = (PODS, SERVICES, CONFIG_MAPS, DEPLOYMENTS, NETWORK_POLICIES, POD_DISRUPTION_BUDGETS)
 
 
 class Operator:

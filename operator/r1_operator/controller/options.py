@@ -14,8 +14,10 @@ import yaml
 from ..api.hardware import HardwareProfile
 from ..api.names import PORT_OPERATOR
 from ..api.parse import parse_hardware_profile
+from ..manifests.network_policy import Reach
 from ..placement.place import DEFAULT_FABRIC_LABEL
 from ..planning import built_in_profiles
+from ..rounds.host_paths import DEFAULT_PREFIXES
 from ..rounds.reading import Settings
 
 
@@ -45,7 +47,14 @@ def read_options(argv: Sequence[str] | None = None, environment: Mapping[str, st
             "R1Deployment without an image of its own gets; the Helm chart sets them from its values"
         )
     profiles = dict(built_in_profiles()) | _read_profiles(flags.hardware_profiles)
-    settings = Settings(flags.engine_image, flags.gateway_image, profiles, flags.fabric_label)
+    settings = Settings(
+        flags.engine_image,
+        flags.gateway_image,
+        profiles,
+        flags.fabric_label,
+        reach=_read_reach(flags.network_policies),
+        host_path_prefixes=_read_prefixes(flags.host_path_prefixes),
+    )
     return Options(
         settings=settings,
         namespaces=tuple(n.strip() for n in flags.watch_namespaces.split(",") if n.strip()),
@@ -73,6 +82,18 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("--hardware-profiles", type=Path, metavar="FILE", help="YAML list of further hardware profiles")
     add("--fabric-label", default=DEFAULT_FABRIC_LABEL, help="node label whose value names a fast network domain")
+    add(
+        "--network-policies",
+        type=Path,
+        metavar="FILE",
+        help="make NetworkPolicies; YAML lists of NetworkPolicyPeers: `operator`, and `metrics` for what scrapes them",
+    )
+    add(
+        "--host-path-prefixes",
+        default=",".join(DEFAULT_PREFIXES),
+        metavar="/A,/B",
+        help="folders of the nodes that an R1Deployment may mount, with all below; default: %(default)s",
+    )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     add("--port", type=int, default=PORT_OPERATOR, help="port of /healthz, /readyz and /metrics")
     add("--kubeconfig", metavar="FILE", help="reach the cluster from outside it")
@@ -100,3 +121,33 @@ def _read_profiles(file: Path | None) -> dict[str, HardwareProfile]:
             raise OptionError(f"--hardware-profiles {file}: {'; '.join(str(problem) for problem in profile)}")
         profiles[profile.name] = profile
     return profiles
+
+
+def _read_reach(file: Path | None) -> Reach | None:
+    if file is None:
+        return None
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise OptionError(f"--network-policies {file}: {error}; it must be readable YAML") from error
+    peers: dict[str, tuple[dict[str, object], ...]] = {}
+    for field in ("operator", "metrics"):
+        listed = content.get(field) or [] if isinstance(content, dict) else None
+        if not isinstance(listed, list) or not all(isinstance(peer, dict) and peer for peer in listed):
+            raise OptionError(
+                f"--network-policies {file}: {field} must be a list of NetworkPolicyPeers, none of them empty"
+            )
+        peers[field] = tuple(listed)
+    if not peers["operator"]:
+        raise OptionError(
+            f"--network-policies {file}: operator is empty; without a peer it could reach none of its pods"
+        )
+    return Reach(**peers)
+
+
+def _read_prefixes(text: str) -> tuple[str, ...]:
+    prefixes = tuple(prefix.strip() for prefix in text.split(",") if prefix.strip())
+    wrong = [prefix for prefix in prefixes if not prefix.startswith("/") or ".." in prefix.split("/")]
+    if wrong:
+        raise OptionError(f"--host-path-prefixes: {wrong[0]!r} is no absolute path without '..'; / allows everything")
+    return prefixes

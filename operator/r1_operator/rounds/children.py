@@ -14,6 +14,7 @@ from ..manifests.differs import differs
 from ..manifests.engine_secret import engine_secret
 from ..manifests.engine_service import engine_service
 from ..manifests.gateway import gateway_objects
+from ..manifests.network_policy import network_policies
 from ..manifests.template import Template, template_config_map
 from ..status.observation import Finding
 from .facts import Child, Facts
@@ -24,11 +25,13 @@ Json = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Children:
     """`create`: absent, so far as the cache knows. `apply`: ours, but not as they should be. `secrets`: to be there,
-    which no cache shows. `taken`: names that belong to somebody else → whose they are."""
+    which no cache shows. `remove`: ours, and not wanted any more. `taken`: names that belong to somebody else → whose
+    they are."""
 
     create: tuple[Json, ...] = ()
     apply: tuple[Json, ...] = ()
     secrets: tuple[Json, ...] = ()
+    remove: tuple[Json, ...] = ()
     taken: Mapping[Child, str] = field(default_factory=dict)
 
 
@@ -41,8 +44,8 @@ def taken_names(facts: Facts) -> dict[Child, str]:
 
 def _names(name: str) -> set[Child]:
     gateway = names.gateway_name(name)
-    mine = {(kind, gateway) for kind in ("Service", "ConfigMap", "Deployment", "PodDisruptionBudget")}
-    return mine | {("Service", names.engine_service(name))}
+    mine = {(kind, gateway) for kind in ("Service", "ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget")}
+    return mine | {(kind, names.engine_service(name)) for kind in ("Service", "NetworkPolicy")}
 
 
 def gangs_may_start(name: str, taken: Mapping[Child, str]) -> bool:
@@ -55,13 +58,24 @@ def children(facts: Facts, taken: Mapping[Child, str], template: Template | None
     context = facts.subject.context
     if context is None:
         return Children()
-    wanted = _wanted(context, template, workers, facts.epoch)
+    wanted = [*_policies(facts, context), *_wanted(context, template, workers, facts.epoch)]
     free = [obj for obj in wanted if child_of(obj) not in taken and not _uses(obj, taken)]
     create = [obj for obj in free if child_of(obj) not in facts.live]
     # What is immutable stays as it was written: a template of another version of the operator among them.
     there = [obj for obj in free if child_of(obj) in facts.live and not obj.get("immutable")]
     apply = [obj for obj in there if differs(obj, facts.live[child_of(obj)])]
-    return Children(tuple(create), tuple(apply), (engine_secret(context),), taken)
+    remove = [] if facts.settings.reach is not None else _live_policies(facts)
+    return Children(tuple(create), tuple(apply), (engine_secret(context),), tuple(remove), taken)
+
+
+def _policies(facts: Facts, context: Context) -> list[dict[str, Any]]:
+    return [] if facts.settings.reach is None else network_policies(context, facts.settings.reach)
+
+
+def _live_policies(facts: Facts) -> list[Json]:
+    """Ours, of a time when the operator was to make some."""
+    uid = facts.subject.metadata.uid
+    return [obj for (kind, _), obj in facts.live.items() if kind == "NetworkPolicy" and owned_by(obj, uid)]
 
 
 def _wanted(

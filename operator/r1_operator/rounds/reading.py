@@ -12,8 +12,10 @@ from ..api.reasons import Reason
 from ..api.types import Metadata, R1Deployment, R1DeploymentSpec, R1DeploymentStatus
 from ..manifests.context import Context
 from ..manifests.keys import Keys
+from ..manifests.network_policy import Reach
 from ..planning import Plan, Refusal, make_plan
 from ..status.observation import Finding
+from .host_paths import refused_host_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class Settings:
     node_lost_seconds: float = 10.0
     """Since the node's Ready condition turned: the node controller has waited its own grace period before that."""
     keys: Keys = field(default_factory=Keys.random)
+    reach: Reach | None = None
+    """Who else may reach the pods; None: no NetworkPolicy is made."""
+    host_path_prefixes: tuple[str, ...] = ("/",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ def read_subject(obj: Mapping[str, Any], settings: Settings) -> Subject:
         finding = Finding("False", Reason.INVALID_SPEC, text)
         return Subject(metadata, status, None, None, None, finding, unknown, unread)
     spec = deployment.spec
-    plan = make_plan(spec, settings.profiles)
+    plan = refused_host_path(spec, settings.host_path_prefixes) or make_plan(spec, settings.profiles)
     if isinstance(plan, Refusal):
         finding = Finding("False", Reason.PLAN_REFUSED, str(plan))
         return Subject(metadata, status, spec, None, None, finding, unknown, unread)
