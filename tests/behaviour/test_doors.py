@@ -29,9 +29,8 @@ def test_engines_let_in_the_gateway_and_nobody_without_the_key(world: World, dep
     body = json.dumps({"model": "tiny-r1", "messages": [{"role": "user", "content": "count to 2"}]})
     post = ("-H", "Content-Type: application/json", "-d", body)
     chat = f"http://{engine}:30000/v1/chat/completions"
-    wait_for(
-        "the gateway serves", lambda: code(world, *post, f"{r1.service()}/v1/chat/completions"), until="200".__eq__
-    )
+    asked = (*post, f"{r1.service()}/v1/chat/completions")
+    wait_for("the gateway serves", lambda: code(world, *asked), until="200".__eq__)
     assert code(world, *post, chat) == "401"
     assert code(world, f"http://{engine}:30000/server_info") == "401"
     assert code(world, f"http://{engine}:30000/v1/loads") == "200"  # the operator reads it, and knows no key
