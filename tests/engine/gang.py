@@ -12,6 +12,7 @@ What runs in a pod is exactly what Kubernetes runs: `python -m r1_engine` as the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -157,7 +158,7 @@ class Gang:
     def __enter__(self) -> Gang:
         self.directory = Path(tempfile.mkdtemp(prefix="r1-gang-"))
         self._network = Network(self.nodes)
-        self.token = secrets.token_hex(16)
+        self.token, self.key = secrets.token_hex(16), secrets.token_hex(16)
         self.started_at = time.monotonic()
         try:
             self._network.__enter__()
@@ -210,6 +211,7 @@ class Gang:
         # The pod's /tmp is a private one: what it reads from ours has to be carried in.
         shutil.copy(self.directory / "engine.json", home / "tmp" / "engine.json")
         (home / "tmp" / "ray-token").write_text(self.tokens.get(index, self.token))
+        (home / "tmp" / "engine-key").write_text(self.key)
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": "/tmp",
@@ -221,6 +223,7 @@ class Gang:
             "R1_NODE_INDEX": str(index),
             "R1_ENGINE_CONFIG": "/tmp/engine.json",
             "RAY_AUTH_TOKEN_PATH": "/tmp/ray-token",
+            "R1_ENGINE_KEY_PATH": "/tmp/engine-key",
             "R1_TERMINATION_LOG": "/tmp/termination-log",
             **self.environment,
         }
@@ -255,8 +258,21 @@ class Gang:
         """(status, JSON body or None); status 0 when nobody answers."""
         return _request(f"http://{self._network.address(index)}:{port}{path}")
 
-    def post(self, url: str, body: Any, seconds: float = 60) -> tuple[int, Any]:
-        return _request(url, json.dumps(body).encode(), seconds)
+    def post(self, url: str, body: Any, seconds: float = 60, key: str | None = None) -> tuple[int, Any]:
+        """With the key of the HTTP port, or another one."""
+        return _request(url, json.dumps(body).encode(), seconds, self.key if key is None else key)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of a request to the HTTP port."""
+        return {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
+
+    def vouch(self, users_key: str) -> int:
+        """What a gateway tells the engine of its users' key; → the status code."""
+        body = json.dumps({"sha256": hashlib.sha256(users_key.encode()).hexdigest()}).encode()
+        request = urllib.request.Request(f"{self.url}/r1/users", body, self.headers, method="PUT")
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return int(response.status)
 
     def status(self, index: int = 0) -> dict[str, Any]:
         return self.get(index, "/status")[1] or {}
@@ -338,8 +354,9 @@ class Gang:
         return "\n".join(parts)
 
 
-def _request(url: str, body: bytes | None = None, seconds: float = 5) -> tuple[int, Any]:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+def _request(url: str, body: bytes | None = None, seconds: float = 5, key: str = "") -> tuple[int, Any]:
+    shown = {"Authorization": f"Bearer {key}"} if key else {}
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **shown})
     try:
         with urllib.request.urlopen(request, timeout=seconds) as response:
             return response.status, _json(response.read())

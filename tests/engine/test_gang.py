@@ -36,6 +36,7 @@ class Stream:
     def __init__(self, gang: Gang, tokens: int, rank: int | None = None) -> None:
         self.events, self.end = 0, ""
         self._url, self._tokens, self._rank = f"{gang.url}/generate", tokens, rank
+        self._headers = gang.headers
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -44,7 +45,7 @@ class Stream:
         body: dict[str, Any] = {"text": "Count: 1 2 3", "sampling_params": sampling, "stream": True}
         if self._rank is not None:
             body["routed_dp_rank"] = self._rank
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers)
         done = False
         try:
             with urllib.request.urlopen(request, timeout=120) as response:
@@ -101,6 +102,16 @@ def test_a_gang_starts_answers_and_drains() -> None:
 
         # A stranger is refused by Ray and by the agents alike: neither has the token.
         assert gang.get(0, "/gang")[0] == 401
+        agent = f"http://{gang.pods[0].address}:8500"
+        assert [gang.post(f"{agent}/drain", {}, key=key)[0] for key in ("", "guess", gang.key)] == [401, 401, 401]
+        # And by SGLang's server, but for its figures, and for what the gateway vouches for.
+        assert [gang.get(0, path, 30000)[0] for path in ("/server_info", "/v1/models")] == [401, 401]
+        assert [gang.get(0, path, 30000)[0] for path in ("/health", "/v1/loads", "/metrics")] == [200, 200, 200]
+        chat = (f"{gang.url}/v1/chat/completions", {"model": "deepseek-r1", "messages": [], "max_tokens": 1})
+        assert [gang.post(*chat, key=key)[0] for key in ("", "users")] == [401, 401]
+        assert gang.vouch("users") == 200
+        assert gang.post(*chat, key="users")[0] not in (0, 401)
+        assert gang.post(f"{gang.url}/flush_cache", {}, key="users")[0] == 401
 
         # SIGTERM to the member that serves nothing drains the gang through node 0.
         streams = [Stream(gang, 60, rank) for rank in (0, 1)]

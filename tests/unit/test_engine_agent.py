@@ -29,6 +29,9 @@ class Role:
     def status_nodes(self) -> list[dict[str, Any]]:
         return []
 
+    def fabric(self) -> dict[str, Any]:
+        return {}
+
 
 def settings() -> Settings:
     config = {

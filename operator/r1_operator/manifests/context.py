@@ -24,7 +24,7 @@ class Context:
     engine_image: str
     gateway_image: str
     node_selector: Mapping[str, str] = field(default_factory=dict)
-    keys: Keys = field(kw_only=True)
+    keys: Keys = field(default_factory=Keys.random, kw_only=True)
 
     @property
     def uid(self) -> str:
