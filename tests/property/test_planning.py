@@ -8,14 +8,21 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from r1_operator.planning.catalog import find_model
 from r1_operator.planning.checks import layout_problem
+from r1_operator.planning.deepep import (
+    DISPATCH_VARIABLE,
+    MOST_DISPATCH_TOKENS,
+    decodes_with_deepep,
+    low_latency_bytes,
+    step_tokens,
+)
 from r1_operator.planning.disaggregate import BALANCE_MARGIN, MOST_GROUPS, balance
 from r1_operator.planning.hardware import built_in_profiles
 from r1_operator.planning.layout import AllToAll, Layout
 from r1_operator.planning.make import plan_wishes
-from r1_operator.planning.memory import hold, kv_bytes_per_token
+from r1_operator.planning.memory import MTP_DRAFT_TOKENS, hold, kv_bytes_per_token
 from r1_operator.planning.model import MlaMoe, Model
 from r1_operator.planning.overrides import flags, value_of
-from r1_operator.planning.plan import Limits, Plan, Refusal
+from r1_operator.planning.plan import Limits, Plan, Refusal, Role
 from r1_operator.planning.weights import draft_parts, weight_bytes
 from r1_operator.planning.wishes import Wishes
 
@@ -112,6 +119,34 @@ def test_a_plan_uses_all_its_gpus_with_a_layout_that_can_be_built(asked: Wishes)
     assert layout_problem(asked.model, plan.layout, plan.nodes_per_replica) is None
     assert len(set(flags(plan.engine_args))) == len(flags(plan.engine_args))
     assert value_of(plan.engine_args, "--tp-size") == str(plan.tensor_parallel)
+
+
+@given(
+    wishes(),
+    st.sampled_from(["Aggregated", "Prefill", "Decode"]),
+    st.none() | st.booleans(),
+    st.none() | st.sampled_from([0, 1, 64, 128, 480, 1024, 2048]),
+)
+@settings(max_examples=150)
+def test_no_decode_step_is_larger_than_deepep_sends(
+    asked: Wishes, role: Role, draft: bool | None, fixed: int | None
+) -> None:
+    """It would be found out after the whole load. The buffer that the limit costs is in the memory."""
+    plan = plan_wishes(replace(asked, role=role, draft=draft, dispatch_tokens=fixed))
+    assume(isinstance(plan, Plan))
+    assert isinstance(plan, Plan)
+    limit = dict(plan.env).get(DISPATCH_VARIABLE)
+    if not decodes_with_deepep(plan.layout, plan.role):
+        assert limit is None
+        return
+    assert limit is not None
+    arch = asked.model.architecture
+    assert isinstance(arch, MlaMoe)
+    step = step_tokens(plan.layout, plan.limits.max_running_requests, MTP_DRAFT_TOKENS)
+    assert max(step, plan.limits.graph_batch) <= int(limit) <= MOST_DISPATCH_TOKENS
+    assert fixed is None or int(limit) == fixed
+    parts = {part.name: part.bytes for part in plan.memory.slack}
+    assert parts["DeepEP buffer"] == low_latency_bytes(arch, plan.layout, int(limit))
 
 
 @given(wishes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .deepep import DISPATCH_VARIABLE, decodes_with_deepep, dispatch_tokens
 from .layout import AllToAll, Layout
 from .memory import MTP_DRAFT_TOKENS, MTP_STEPS, SGLANG_PREFIX_CHUNK, prefix_chunk
 from .model import Dense, MlaMoe, Model
@@ -66,12 +67,16 @@ def render(
     return (*kept, *extra)
 
 
-def environment(model: Model, layout: Layout, role: Role, *, cpu: bool) -> tuple[tuple[str, str], ...]:
+def environment(model: Model, layout: Layout, limits: Limits, role: Role, *, cpu: bool) -> tuple[tuple[str, str], ...]:
     """Variables the engine needs beside its arguments."""
-    if cpu or isinstance(model.architecture, Dense) or role == "Decode":
+    variables: list[tuple[str, str]] = []
+    if cpu or isinstance(model.architecture, Dense):
         return ()
-    chunk = prefix_chunk(layout)
-    return () if chunk == SGLANG_PREFIX_CHUNK else (("SGLANG_MAX_KV_CHUNK_CAPACITY", str(chunk)),)
+    if role != "Decode" and (chunk := prefix_chunk(layout)) != SGLANG_PREFIX_CHUNK:
+        variables.append(("SGLANG_MAX_KV_CHUNK_CAPACITY", str(chunk)))
+    if decodes_with_deepep(layout, role):
+        variables.append((DISPATCH_VARIABLE, str(dispatch_tokens(layout, limits, MTP_DRAFT_TOKENS))))
+    return tuple(variables)
 
 
 def _data_parallel(layout: Layout, version: str) -> list[tuple[str, ...]]:
@@ -96,7 +101,10 @@ def _experts(model: Model, layout: Layout, role: Role, cpu: bool) -> list[tuple[
     if layout.redundant_experts:
         arguments += [
             ("--ep-num-redundant-experts", str(layout.redundant_experts)),
+            # Copies that nobody moves stay where they were put at random; one layer a step, so that no step is long.
+            ("--enable-eplb",),
             ("--eplb-algorithm", "deepseek"),
+            ("--eplb-rebalance-layers-per-chunk", "1"),
             ("--ep-dispatch-algorithm", "dynamic"),
         ]
     if layout.dp_lm_head:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .deepep import DISPATCH_VARIABLE, decodes_with_deepep, dispatch_tokens, step_tokens
 from .engine_args import CPU_MAX_TOTAL_TOKENS
 from .layout import AllToAll
-from .memory import SGLANG_PREFIX_CHUNK, prefix_chunk
+from .memory import MTP_DRAFT_TOKENS, SGLANG_PREFIX_CHUNK, prefix_chunk
 from .model import Dense
 from .overrides import flags
 from .plan import Reason
@@ -29,6 +30,8 @@ def reasons(wishes: Wishes, found: Found) -> tuple[Reason, ...]:
             listed.append(_graphs(wishes, best))
         if not isinstance(wishes.model.architecture, Dense) and prefix_chunk(best.layout) < SGLANG_PREFIX_CHUNK:
             listed.append(_prefix(best))
+        if decodes_with_deepep(best.layout, wishes.role):
+            listed.append(_dispatch(wishes, best))
     if wishes.extra_args:
         listed.append(Reason("engine arguments", " ".join(flags(wishes.extra_args)), "set by spec.engine.args"))
     return tuple(listed)
@@ -176,6 +179,18 @@ def _graphs(wishes: Wishes, best: Candidate) -> Reason:
     if wishes.graph_batch is not None:
         return Reason("decode graphs up to", value, "fixed by the user")
     return Reason("decode graphs up to", value, "requests of one attention rank: no batch decodes without a graph")
+
+
+def _dispatch(wishes: Wishes, best: Candidate) -> Reason:
+    value = str(dispatch_tokens(best.layout, best.limits, MTP_DRAFT_TOKENS))
+    if wishes.dispatch_tokens is not None:
+        return Reason(DISPATCH_VARIABLE, value, "set by spec.engine.env")
+    tokens = step_tokens(best.layout, best.limits.max_running_requests, MTP_DRAFT_TOKENS)
+    return Reason(
+        DISPATCH_VARIABLE,
+        value,
+        f"DeepEP ends the engine in a larger decode step; a rank's largest has {tokens} tokens",
+    )
 
 
 def _prefix(best: Candidate) -> Reason:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from .catalog import TINY, find_model, known_models
+from .deepep import DISPATCH_VARIABLE
 from .engine_args import environment, render
 from .expected import expected
 from .explain import reasons
@@ -51,6 +52,9 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wis
     problem = argument_problem(spec.engine.args)
     if problem is not None:
         return problem
+    dispatched = _dispatch_tokens(spec)
+    if isinstance(dispatched, Refusal):
+        return dispatched
     topology, limits, extra = spec.topology, spec.limits, spec.engine.args
     percent = limits.memory_fraction_percent
     return Wishes(
@@ -72,7 +76,20 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wis
         kv_itemsize=KV_DTYPES[value_of(extra, KV_DTYPE) or "auto"],
         kv_token_cap=count_of(extra, KV_CAP),
         graph_batch=count_of(extra, GRAPH_BATCH),
+        dispatch_tokens=dispatched,
         extra_args=extra,
+    )
+
+
+def _dispatch_tokens(spec: R1DeploymentSpec) -> int | Refusal | None:
+    """DeepEP's limit, if the user's environment sets it."""
+    text = next((variable.value for variable in spec.engine.env if variable.name == DISPATCH_VARIABLE), None)
+    if text is None or text.isdecimal():
+        return None if text is None else int(text)
+    return Refusal(
+        "spec.engine.env",
+        f"{DISPATCH_VARIABLE} is a whole number of tokens, not {text!r}",
+        "correct it, or leave it out",
     )
 
 
@@ -141,7 +158,7 @@ def build(wishes: Wishes, found: Found) -> Plan:
             extra=wishes.extra_args,
             version=wishes.sglang_version,
         ),
-        env=environment(wishes.model, best.layout, wishes.role, cpu=cpu),
+        env=environment(wishes.model, best.layout, best.limits, wishes.role, cpu=cpu),
         reasons=reasons(wishes, found),
         estimate=best.estimate,
         expected=expected(profile, wishes.model, best.layout),

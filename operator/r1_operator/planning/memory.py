@@ -11,18 +11,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .deepep import decodes_with_deepep, dispatch_tokens, expert_row_bytes, low_latency_bytes
 from .hardware import Hardware
 from .layout import AllToAll, Layout
 from .model import Dense, MlaMoe, Model
 from .plan import Limits, Memory, Role
 from .units import GIB, MIB
-from .weights import BF16, Part, draft_parts, fused_shared_expert, weight_parts
+from .weights import BF16, Part, draft_parts, expert_bytes, fused_shared_expert, weight_parts
 
 # A start that runs out of memory is found out after the whole load: never plan closer to the edge than this.
 MAX_FRACTION = 0.93
 MTP_STEPS = 3
 MTP_DRAFT_TOKENS = MTP_STEPS + 1
 PREFIX_CHUNK_PER_ATTENTION_RANK = 16_384
+REBALANCE_STEPS = 1_000  # --eplb-rebalance-num-iterations' default, over which the experts' load is counted
 SGLANG_PREFIX_CHUNK = 131_072  # SGLANG_MAX_KV_CHUNK_CAPACITY's default in environ.py
 
 
@@ -74,12 +76,33 @@ def slack_parts(model: Model, layout: Layout, limits: Limits, role: Role) -> tup
         tokens = limits.graph_batch * (MTP_DRAFT_TOKENS if layout.draft else 1)
         # Allowance: a base for the private pool and 4 MiB a batched token, twice SGLang's own 2 MiB a request.
         parts.append(Part("decode graphs (allowance)", GIB // 2 + tokens * 4 * MIB))
-    if layout.all_to_all is AllToAll.DEEPEP:
-        # memory_hook.reserve_for_deepep_a2a_mb reserves 2 GiB for decoding; prefill's mode has buffers of its own.
-        parts.append(Part("DeepEP buffers (allowance)", (2 if role != "Aggregated" else 3) * GIB))
+    if isinstance(model.architecture, MlaMoe):
+        parts += [*_deepep(model, model.architecture, layout, limits, role), *_rebalancing(model, layout)]
     # Rounding of the allocator is 0.1-0.2 GiB in FP8 loads; the rest is for late NCCL channels and fragmentation.
     parts.append(Part("allocator and late NCCL (allowance)", 5 * GIB // 2))
     return tuple(parts)
+
+
+def _deepep(model: Model, arch: MlaMoe, layout: Layout, limits: Limits, role: Role) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    if decodes_with_deepep(layout, role):
+        limit = dispatch_tokens(layout, limits, MTP_DRAFT_TOKENS)
+        parts.append(Part("DeepEP buffer", low_latency_bytes(arch, layout, limit)))
+        parts.append(Part("DeepEP experts' rows", expert_row_bytes(arch, model.quantization, layout, limit)))
+    if layout.all_to_all is AllToAll.DEEPEP and role != "Decode":
+        # Prefill's mode has buffers over NVLink and RDMA whose sizes DeepEP tabulates by the number of ranks.
+        parts.append(Part("DeepEP prefill buffers (allowance)", GIB))
+    return tuple(parts)
+
+
+def _rebalancing(model: Model, layout: Layout) -> tuple[Part, ...]:
+    """Copies of experts are moved to where the load is: a second home for one layer's experts, and the counts of 1,000
+    steps (SGLang's eplb/expert_location_updater.py and expert_distribution.py)."""
+    arch = model.architecture
+    if not layout.redundant_experts or not isinstance(arch, MlaMoe):
+        return ()
+    counts = REBALANCE_STEPS * (arch.layers - arch.dense_layers) * (arch.routed_experts + layout.redundant_experts) * 4
+    return (Part("moving experts", expert_bytes(arch, model.quantization, layout) + counts),)
 
 
 def hold(

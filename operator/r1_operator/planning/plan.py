@@ -77,6 +77,7 @@ class Limits:
     chunked_prefill_size: int  # tokens, of the whole replica: SGLang divides it by the attention DP
     page_size: int  # tokens
     graph_batch: int  # largest decode batch of one attention rank that has a CUDA graph
+    dispatch_tokens: int | None = None  # DeepEP's limit per rank and step where the user set it; else as needed
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .checks import layout_problem
+from .deepep import DISPATCH_VARIABLE, MOST_DISPATCH_TOKENS, decodes_with_deepep, step_tokens
 from .engine_args import CPU_MAX_TOTAL_TOKENS
 from .layout import Layout
-from .memory import Held, hold
+from .memory import MTP_DRAFT_TOKENS, Held, hold
 from .model import Dense, Quantization
 from .overrides import FIELD as ARGS
 from .overrides import KV_CAP
@@ -21,6 +22,7 @@ CONTEXT = "spec.limits.contextLength"
 FRACTION = "spec.limits.memoryFractionPercent"
 RUNNING = "spec.limits.maxRunningRequests"
 CHUNK_SIZE = "spec.limits.chunkedPrefillSize"
+ENVIRONMENT = "spec.engine.env"
 # R1's thoughts run to thousands of tokens: a rank that cannot hold one request of this length is of no use.
 LEAST_CONTEXT = 16_384
 RUNNING_PER_RANK = (512, 448, 384, 320, *range(256, 64, -16), *range(64, 16, -8), *range(16, 4, -2), 4, 3, 2, 1)
@@ -58,6 +60,7 @@ def judge(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
         or layout_problem(wishes.model, layout, nodes)
         or _context_problem(wishes)
         or _running_problem(wishes, layout)
+        or _dispatch_problem(wishes, layout)
         or _chunk_problem(wishes, layout)
     )
     if problem is not None:
@@ -143,6 +146,39 @@ def _running_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
     )
 
 
+def _dispatch_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
+    """DeepEP ends the engine where a decode step is larger than its limit, which it finds out after the whole load."""
+    if not decodes_with_deepep(layout, wishes.role):
+        return None
+    fixed, running = wishes.dispatch_tokens, wishes.max_running_requests
+    drafts = MTP_DRAFT_TOKENS if layout.draft else 1
+    if fixed is not None and not drafts <= fixed <= MOST_DISPATCH_TOKENS:
+        return Refusal(
+            ENVIRONMENT,
+            f"{DISPATCH_VARIABLE} {fixed} is not between {drafts}, the tokens of one request in a decode step, and "
+            f"{MOST_DISPATCH_TOKENS}, the most that DeepEP sends",
+            "leave it out: the plan sets what its requests need",
+        )
+    if running is None:
+        return None
+    needed = step_tokens(layout, running, MTP_DRAFT_TOKENS)
+    if needed > MOST_DISPATCH_TOKENS:
+        ranks = layout.attention_dp * layout.copies
+        return Refusal(
+            RUNNING,
+            f"{running} requests over {ranks} attention ranks are {needed} tokens of a rank in a decode step, and "
+            f"DeepEP sends at most {MOST_DISPATCH_TOKENS}",
+            f"set at most {MOST_DISPATCH_TOKENS // drafts * ranks}, or moeA2aBackend None",
+        )
+    if fixed is not None and needed > fixed:
+        return Refusal(
+            ENVIRONMENT,
+            f"{DISPATCH_VARIABLE} {fixed} is less than the {needed} tokens of a decode step of {running} requests",
+            f"leave it out, or set at least {needed}",
+        )
+    return None
+
+
 def _chunk_problem(wishes: Wishes, layout: Layout) -> Refusal | None:
     """SGLang divides the chunk by the attention ranks and wants whole pages on each."""
     page = _page(wishes)
@@ -168,7 +204,15 @@ def _running_options(wishes: Wishes, layout: Layout) -> tuple[int, ...]:
     most = RUNNING_PER_RANK[0] if layout.attention_dp == 1 else MOST_RUNNING_WITH_ATTENTION_DP
     if wishes.goal == "Latency":
         most = max(1, MOST_RUNNING_FOR_LATENCY // ranks)
+    if decodes_with_deepep(layout, wishes.role):
+        most = min(most, _dispatched_requests(wishes, layout))
     return tuple(n for n in RUNNING_PER_RANK if n <= most)
+
+
+def _dispatched_requests(wishes: Wishes, layout: Layout) -> int:
+    """Requests of a rank whose decode step DeepEP can send."""
+    tokens = MOST_DISPATCH_TOKENS if wishes.dispatch_tokens is None else wishes.dispatch_tokens
+    return tokens // (MTP_DRAFT_TOKENS if layout.draft else 1)
 
 
 def _limits(wishes: Wishes, layout: Layout, per_rank: int) -> Limits:
@@ -182,6 +226,7 @@ def _limits(wishes: Wishes, layout: Layout, per_rank: int) -> Limits:
         chunked_prefill_size=chunk,
         page_size=_page(wishes),
         graph_batch=wishes.graph_batch or min(per_rank, RUNNING_PER_RANK[0]),
+        dispatch_tokens=wishes.dispatch_tokens,
     )
 
 
@@ -213,9 +258,7 @@ def _accept(wishes: Wishes, layout: Layout, nodes: int, limits: Limits, held: He
     if wishes.context_length is None:
         fits = held.kv_tokens // 1024 * 1024 if held.kv_tokens >= 1024 else held.kv_tokens
         context = min(limits.context_length, fits)
-        limits = Limits(
-            context, limits.max_running_requests, limits.chunked_prefill_size, limits.page_size, limits.graph_batch
-        )
+        limits = replace(limits, context_length=context)
     return Candidate(
         layout,
         nodes,

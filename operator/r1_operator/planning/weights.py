@@ -52,7 +52,7 @@ def draft_parts(model: Model, layout: Layout) -> tuple[Part, ...]:
     steady = (
         _attention(arch, model.quantization, layout)
         + _absorbed(arch, layout)
-        + _experts(arch, model.quantization, layout)
+        + expert_bytes(arch, model.quantization, layout)
         + _shared_expert(arch, model.quantization, layout)
         + _router(arch)
         + _layer_norms(arch)
@@ -84,7 +84,7 @@ def _mla_moe_parts(arch: MlaMoe, quantization: Quantization, layout: Layout) -> 
     dense_tp = 1 if layout.dense_tp_one else layout.tensor_parallel
     dense = _gated_mlp(arch.hidden, arch.intermediate, dense_tp, quantization)
     return (
-        Part("routed experts", arch.moe_layers * _experts(arch, quantization, layout)),
+        Part("routed experts", arch.moe_layers * expert_bytes(arch, quantization, layout)),
         Part("shared expert", arch.moe_layers * _shared_expert(arch, quantization, layout)),
         Part("attention", arch.layers * _attention(arch, quantization, layout)),
         Part("absorbed kv_b", arch.layers * _absorbed(arch, layout)),
@@ -111,7 +111,7 @@ def _gated_mlp(hidden: int, intermediate: int, shards: int, quantization: Quanti
     return 2 * _linear(hidden, inner, quantization) + _linear(inner, hidden, quantization)
 
 
-def _experts(arch: MlaMoe, quantization: Quantization, layout: Layout) -> int:
+def expert_bytes(arch: MlaMoe, quantization: Quantization, layout: Layout) -> int:
     """Routed experts of one layer on one rank."""
     slots = expert_slots(arch, quantization, layout)
     inner = arch.expert_intermediate // layout.expert_tp

@@ -59,5 +59,6 @@ class Wishes:
     kv_itemsize: int = 2  # bytes: 2 bfloat16, 1 fp8_e4m3
     kv_token_cap: int | None = None  # most tokens of a rank's KV cache
     graph_batch: int | None = None  # largest decode batch of a rank that gets a CUDA graph
+    dispatch_tokens: int | None = None  # DeepEP's limit of tokens per rank and decode step (spec.engine.env)
     extra_args: tuple[str, ...] = ()
     sglang_version: str = SGLANG_VERSION  # one of engine_args.SGLANG_VERSIONS
