@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from r1_operator.api.parse import parse
-from r1_operator.api.rules import Problem
+from r1_operator.api.rule import Problem
 from r1_operator.api.types import R1Deployment, to_wire
 
 from tests.chart.cases import GOOD

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from .fields import ApiModel, model_in
 from .names import CATEGORIES, CRD_NAME, GROUP, KIND, PLURAL, SHORT_NAMES, SINGULAR, VERSION
-from .rules import Rule, rules_of
+from .rule import Rule
+from .rules import rules_of
 from .spec import R1DeploymentSpec
 from .status import NEVER_OBSERVED, R1DeploymentStatus
 from .types import R1Deployment

@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 from .fields import ApiModel, model_in
 from .hardware import HardwareProfile
 from .names import API_VERSION
-from .rules import Problem, broken
+from .rule import Problem
+from .rules import broken
 from .status import R1DeploymentStatus
 from .types import R1Deployment
 

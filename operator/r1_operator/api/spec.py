@@ -5,20 +5,19 @@ Descriptions are what `kubectl explain r1d.spec` prints.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from .fabric import EngineFabric
-from .fields import ApiModel, LongText, ObjectName, Quantity, ShortText
+from .engine import Engine
+from .fields import ApiModel, ObjectName, ShortText
+from .gateway import Gateway
 from .hardware import HardwareProfile
-from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS, PORT_GATEWAY
+from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS
 
 Objective = Literal["Throughput", "Latency", "SLO"]
 MoeA2aBackend = Literal["None", "DeepEP"]
 
-EnvName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-EngineArgument = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 # The longest a sound start shows nothing: DeepGEMM's kernels, "typically 10-20 mins" (SGLang's compile_utils.py), where
 # they are compiled inside the process. A start that is ended wrongly is lost, and so is the next one; one that is ended
@@ -212,66 +211,6 @@ class Startup(ApiModel):
     def may_stand_still(self) -> int:
         """Seconds without any progress after which a start has failed."""
         return min(self.seconds, STALL_SECONDS if self.stall_seconds is None else self.stall_seconds)
-
-
-class EnvVar(ApiModel):
-    """One environment variable."""
-
-    name: EnvName = Field(description="Name of the variable. Names that the operator sets are refused.")
-    value: str = Field(default="", max_length=4096, description="Value, taken literally.")
-
-
-class EngineResources(ApiModel):
-    """Resources of one engine pod beside its GPUs. Absent = no request and no limit."""
-
-    cpu: Quantity | None = Field(default=None, description="Processor cores: request and limit.")
-    memory: Quantity | None = Field(default=None, description="Memory: request and limit. Counts sharedMemory.")
-    shared_memory: Quantity | None = Field(
-        default=None, description="Size of /dev/shm, which NCCL, DeepEP and Ray use. Absent = up to the memory limit."
-    )
-
-
-class Engine(ApiModel):
-    """The pods that run SGLang."""
-
-    image: LongText | None = Field(default=None, description="Image of the engine. Default: the chart's.")
-    args: tuple[EngineArgument, ...] = Field(
-        default=(),
-        max_length=64,
-        description="More SGLang arguments, after the planned ones. What the operator sets itself is refused.",
-    )
-    env: tuple[EnvVar, ...] = Field(
-        default=(),
-        max_length=64,
-        description="More environment variables of the engine.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
-    resources: EngineResources = Field(
-        default_factory=EngineResources, description="Processor, memory and shared memory of one engine pod."
-    )
-    fabric: EngineFabric = Field(default_factory=EngineFabric, description="The network between a replica's nodes.")
-
-
-class SecretKey(ApiModel):
-    """One key of a Secret in the same namespace."""
-
-    name: ObjectName = Field(description="Name of the Secret.")
-    key: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = Field(
-        default="api-key", description="Key inside the Secret."
-    )
-
-
-class Gateway(ApiModel):
-    """The router in front of the replicas."""
-
-    replicas: int = Field(
-        default=2, ge=1, le=32, description="Pods of the gateway, on different nodes where there are; 1 = no spare one."
-    )
-    image: LongText | None = Field(default=None, description="Image of the gateway. Default: the chart's.")
-    port: int = Field(default=PORT_GATEWAY, ge=1, le=65_535, description="Port of the gateway's Service.")
-    api_key_secret: SecretKey | None = Field(
-        default=None, description="Secret that holds the API key clients must send. Absent = no key is asked for."
-    )
 
 
 class R1DeploymentSpec(ApiModel):

@@ -6,17 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from .engine import Engine, EngineResources, EnvVar
 from .fabric import EngineFabric
 from .fields import ApiModel, ReadModel
+from .gateway import Gateway, SecretKey
 from .hardware import Device, HardwareProfile
 from .names import API_VERSION, KIND
 from .spec import (
     Autoscaling,
     Drain,
-    Engine,
-    EngineResources,
-    EnvVar,
-    Gateway,
     HostPathWeights,
     Limits,
     Model,
@@ -24,7 +22,6 @@ from .spec import (
     Objective,
     PersistentVolumeClaimWeights,
     R1DeploymentSpec,
-    SecretKey,
     Slo,
     Startup,
     Topology,
