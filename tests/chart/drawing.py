@@ -15,6 +15,11 @@ SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV
 WORDS = [
     "H100x8",
     "/data",
+    "/models/x",
+    "/dev/shm",
+    "models",
+    "SYS_NICE",
+    "CAP_X",
     "data/r1",
     "a/../b",
     "..",
@@ -28,6 +33,9 @@ WORDS = [
     "500m",
     "Ä",
 ]
+
+# Of labels, annotations and resources.
+KEYS = ["a", "rdma/ib", "cpu", "r1operator.dev/gang", "app.kubernetes.io/instance", "a b", "hugepages-2Mi"]
 
 
 def rarely(good: st.SearchStrategy[Any], bad: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -58,15 +66,22 @@ def objects(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     return rarely(whole, holed)
 
 
+def words(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values of a map."""
+    inner = schema["additionalProperties"]
+    return values(inner) if inner.get("x-kubernetes-int-or-string") else strings(inner)
+
+
 def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if schema.get("x-kubernetes-int-or-string"):
         return rarely(st.sampled_from([-1, 0, 8, "8Gi", "500m", "1.5", "8 Gi"]), st.sampled_from(["", True, 1.5]))
     kinds = {
+        "boolean": lambda _: rarely(st.booleans(), st.just("yes")),
         "integer": integers,
         "string": strings,
         "array": lambda s: st.lists(values(s["items"]), max_size=3),
         "object": lambda s: (
-            objects(s) if "properties" in s else st.dictionaries(st.sampled_from(["a", "b"]), strings({}), max_size=2)
+            objects(s) if "properties" in s else st.dictionaries(st.sampled_from(KEYS), words(s), max_size=2)
         ),
     }
     made = kinds[schema["type"]](schema)

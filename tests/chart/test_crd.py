@@ -17,6 +17,7 @@ from r1_operator.status.derive import derive
 
 from tests.chart.cases import BROKEN_FIELDS, BROKEN_RULES, GOOD, Case, merged, spec
 from tests.chart.conftest import Server
+from tests.chart.pod_cases import BROKEN_POD_FIELDS, BROKEN_PODS
 from tests.unit.status_rounds import NOW, WORST_WORDS, fleet
 
 pytestmark = pytest.mark.cluster
@@ -63,7 +64,7 @@ def described(schema: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
         yield from described(prop.get("items", {}), f"{path}.{name}[]")
 
 
-@pytest.mark.parametrize("case", BROKEN_RULES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", BROKEN_RULES + BROKEN_PODS, ids=lambda case: case.name)
 def test_rules_have_the_same_words_in_both_places(with_crd: Server, case: Case) -> None:
     (problem,) = parse(case.resource)
     causes = refusals(with_crd.dry_run(case.resource))
@@ -74,7 +75,7 @@ def test_rules_have_the_same_words_in_both_places(with_crd: Server, case: Case) 
     assert ours[0][1].endswith(f"{problem.message}; {problem.remedy}")
 
 
-@pytest.mark.parametrize("case", BROKEN_FIELDS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", BROKEN_FIELDS + BROKEN_POD_FIELDS, ids=lambda case: case.name)
 def test_bad_fields_are_refused_in_both_places(with_crd: Server, case: Case) -> None:
     answer = with_crd.dry_run(case.resource)
     assert answer["kind"] == "Status", "accepted"

@@ -22,6 +22,7 @@ from r1_operator.api.names import (
 from r1_operator.api.parse import parse_hardware_profile
 from r1_operator.api.types import HardwareProfile
 from r1_operator.controller.options import Options, read_options
+from r1_operator.manifests.context import ImagePull
 from r1_operator.rounds.host_paths import DEFAULT_PREFIXES
 
 from tests.chart.cases import PROFILE
@@ -64,11 +65,20 @@ def options_of(objects: list[dict[str, Any]], profiles: Path) -> Options:
 
 def test_values_become_the_operators_options(server: Server, tmp_path: Path) -> None:
     values = {
-        "images": {"registry": "registry.example/r1/", "tag": "2.0", "engine": {"tag": "sha256:" + "a" * 64}},
+        "images": {
+            "registry": "registry.example/r1/",
+            "tag": "2.0",
+            "pullPolicy": "Always",
+            "pullSecrets": [{"name": "registry"}, {"name": "mirror"}],
+            "engine": {"tag": "sha256:" + "a" * 64},
+        },
         "watchNamespaces": ["a", "b"],
         "fabricLabel": "example.com/rail",
         "logLevel": "debug",
-        "hardwareProfiles": [PROFILE | {"name": "Odd8", "nodeSelector": {"nvidia.com/gpu.product": "H100"}}],
+        "hardwareProfiles": [
+            PROFILE | {"name": "Odd8", "nodeLabels": [{"key": "pool", "values": ["a", "b"]}]},
+            {"name": "H100x8", "extends": "H100x8", "resources": {"limits": {"rdma/ib": 1}}},
+        ],
     }
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump(values))
@@ -79,8 +89,9 @@ def test_values_become_the_operators_options(server: Server, tmp_path: Path) -> 
     assert settings.engine_image == "registry.example/r1/r1-engine@sha256:" + "a" * 64
     assert settings.gateway_image == "registry.example/r1/r1-gateway:2.0"
     assert settings.fabric_label == "example.com/rail"
-    assert settings.profiles["Odd8"] == parse_hardware_profile(values["hardwareProfiles"][0])
-    assert "H100x8" in settings.profiles
+    assert settings.profiles["Odd8"].given == parse_hardware_profile(values["hardwareProfiles"][0])
+    assert settings.profiles["H100x8"].given.resources.limits == {"rdma/ib": "1"}
+    assert settings.images == ImagePull("Always", ("registry", "mirror"))
     assert (options.namespaces, options.lease_namespace) == (("a", "b"), "r1-system")
     assert (options.log_level, options.port, options.identity) == ("debug", PORT_OPERATOR, "r1-operator-0")
 
@@ -195,6 +206,8 @@ def test_the_values_schema_knows_a_hardware_profile_as_the_resource_does() -> No
 def closed(schema: dict[str, Any]) -> dict[str, Any]:
     """The same without what only Kubernetes knows, and with unknown fields refused."""
     kept = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes")}
+    for key in {"items", "additionalProperties"} & set(kept):
+        kept[key] = closed(kept[key])
     if "properties" in kept:
         kept["properties"] = {name: closed(prop) for name, prop in kept["properties"].items()}
         kept["additionalProperties"] = False

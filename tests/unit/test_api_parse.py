@@ -8,6 +8,7 @@ from r1_operator.api.rules import RULES
 from r1_operator.api.types import Condition, HardwareProfile, R1Deployment, R1DeploymentStatus, to_wire
 
 from tests.chart.cases import BROKEN_FIELDS, BROKEN_RULES, GOOD, PROFILE, Case, merged, spec
+from tests.chart.pod_cases import BROKEN_POD_FIELDS, BROKEN_PODS, EVERYTHING
 
 
 def parsed(obj: dict) -> R1Deployment:
@@ -40,7 +41,9 @@ def test_a_start_may_never_stand_still_longer_than_it_may_take(startup: dict[str
     assert parsed(merged(GOOD, spec(startup=startup))).spec.startup.may_stand_still == stall
 
 
-@pytest.mark.parametrize("case", BROKEN_RULES + BROKEN_FIELDS, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", BROKEN_RULES + BROKEN_PODS + BROKEN_FIELDS + BROKEN_POD_FIELDS, ids=lambda case: case.name
+)
 def test_bad_input_names_field_reason_and_remedy(case: Case) -> None:
     problems = parse(case.resource)
     assert isinstance(problems, list), "accepted"
@@ -51,8 +54,12 @@ def test_bad_input_names_field_reason_and_remedy(case: Case) -> None:
 
 
 def test_every_rule_has_a_case_that_breaks_it() -> None:
-    broken = {problem.message for case in BROKEN_RULES for problem in parse(case.resource)}
+    broken = {problem.message for case in BROKEN_RULES + BROKEN_PODS for problem in parse(case.resource)}
     assert broken == {rule.message for rule in RULES}
+
+
+def test_all_that_may_be_said_of_pods_is_taken() -> None:
+    assert isinstance(parse(EVERYTHING), R1Deployment)
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -18,9 +18,11 @@ from r1_operator.manifests.engine_config import engine_config, products_of
 from r1_operator.manifests.template import shape_of, template_of
 from r1_operator.placement.nodes import Node
 from r1_operator.placement.place import Request, place
-from r1_operator.planning import built_in_profiles, make_plan
+from r1_operator.planning import make_plan
 from r1_operator.planning.catalog import MODELS
 from r1_operator.planning.plan import Plan
+
+from tests.chart.cases import PROFILE
 
 GPU = "nvidia.com/gpu"
 TINY = Path(__file__).parents[2] / "engine" / "tiny_model" / "weights"
@@ -181,7 +183,7 @@ def _reasons(shape: Any, other: str) -> str:
 
 
 def test_a_profile_of_ones_own_takes_any_board() -> None:
-    own = built_in_profiles()["H100x8"].model_dump(by_alias=True, exclude_none=True) | {"name": "ours", "products": []}
+    own = PROFILE | {"name": "ours", "nvlinkGbytesPerSecond": 450, "fp8Tflops": 1979, "networkGbitsPerSecond": 3200}
     shape = shape_of(template_of(context(hardware="ours", hardwareProfile=own)))
     (taken,) = place([Request("r1-0-0", shape)], [node("n1", "NVIDIA-H100-PCIe"), node("n2", None)])
     assert taken.nodes == ("n1", "n2")  # type: ignore[union-attr]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -250,12 +250,6 @@ def test_other_arguments_replace_the_planned_one_and_come_last() -> None:
 def test_a_configuration_without_a_memory_form_is_refused_by_name(change: dict[str, object], message: str) -> None:
     with pytest.raises(ModelConfigError, match=message):
         read_model("some/model", CONFIG | change)
-
-
-def test_built_in_hardware_is_the_same_with_and_without_the_types_of_the_resource() -> None:
-    for name, light in built_in_hardware().items():
-        profile = built_in_profiles()[name].model_dump()
-        assert {key: profile[key] for key in asdict(light)} == asdict(light)
 
 
 def test_every_known_model_and_profile_can_be_read() -> None:

@@ -18,6 +18,13 @@
 {{- printf "%s-%s" .Release.Namespace (include "r1-operator.fullname" .) -}}
 {{- end -}}
 
+{{/* Names of the Secrets that images are pulled with, between commas. */}}
+{{- define "r1-operator.pullSecretNames" -}}
+{{- $names := list -}}
+{{- range .Values.images.pullSecrets }}{{ $names = append $names .name }}{{ end -}}
+{{- join "," $names -}}
+{{- end -}}
+
 {{- define "r1-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "r1-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -2,50 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from .fabric import EngineFabric
-from .fields import ApiModel, LongText, Quantity
+from .fields import ApiModel, LongText, Quantity, ShortText
+from .pod_template import EnginePodTemplate, EnvVar, SecurityContext, VolumeMount, map_by
 
-EnvName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 EngineArgument = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-
-
-class EnvVar(ApiModel):
-    """One environment variable."""
-
-    name: EnvName = Field(description="Name of the variable. Names that the operator sets are refused.")
-    value: str = Field(default="", max_length=4096, description="Value, taken literally.")
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
 class EngineResources(ApiModel):
-    """Resources of one engine pod beside its GPUs. Absent = no request and no limit."""
+    """Resources of one engine pod beside its GPUs."""
 
-    cpu: Quantity | None = Field(default=None, description="Processor cores: request and limit.")
-    memory: Quantity | None = Field(default=None, description="Memory: request and limit. Counts sharedMemory.")
+    cpu: Quantity | None = Field(
+        default=None, description="Processor cores: request and limit. Absent = one a GPU is requested."
+    )
+    memory: Quantity | None = Field(
+        default=None,
+        description="Memory: request and limit. Counts sharedMemory. Absent = 8 GiB a GPU are requested.",
+    )
     shared_memory: Quantity | None = Field(
         default=None, description="Size of /dev/shm, which NCCL, DeepEP and Ray use. Absent = up to the memory limit."
     )
-
-
-class Engine(ApiModel):
-    """The pods that run SGLang."""
-
-    image: LongText | None = Field(default=None, description="Image of the engine. Default: the chart's.")
-    args: tuple[EngineArgument, ...] = Field(
-        default=(),
-        max_length=64,
-        description="More SGLang arguments, after the planned ones. What the operator sets itself is refused.",
+    limits: dict[ShortText, Quantity] = Field(
+        default_factory=dict,
+        max_length=16,
+        description='Extended resources and huge pages: request and limit, e.g. rdma/ib: "1". The GPUs are planned.',
     )
+
+
+class EnginePods(ApiModel):
+    """What a resource and a hardware profile say alike of the engine's pods."""
+
     env: tuple[EnvVar, ...] = Field(
         default=(),
         max_length=64,
         description="More environment variables of the engine.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=map_by("name"),
     )
     resources: EngineResources = Field(
-        default_factory=EngineResources, description="Processor, memory and shared memory of one engine pod."
+        default_factory=EngineResources,
+        description="Processor, memory, shared memory and extended resources of one engine pod.",
+    )
+    pod_template: EnginePodTemplate = Field(
+        default_factory=EnginePodTemplate, description="More of the engine's pods, in core/v1's names."
+    )
+    volume_mounts: tuple[VolumeMount, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Where the engine sees the volumes of podTemplate.spec.volumes.",
+        json_schema_extra=map_by("mountPath"),
+    )
+    security_context: SecurityContext = Field(
+        default_factory=SecurityContext, description="Rights of the engine's container."
+    )
+
+
+class Engine(EnginePods):
+    """The pods that run SGLang."""
+
+    image: LongText | None = Field(default=None, description="Image of the engine. Default: the chart's.")
+    image_pull_policy: PullPolicy | None = Field(
+        default=None, description="When the image is pulled. Default: the chart's images.pullPolicy."
+    )
+    args: tuple[EngineArgument, ...] = Field(
+        default=(),
+        max_length=64,
+        description="More SGLang arguments, after the planned ones. What the operator sets itself is refused.",
     )
     fabric: EngineFabric = Field(default_factory=EngineFabric, description="The network between a replica's nodes.")

@@ -122,6 +122,15 @@ RESERVED_ENV: Final = (
 )
 """Set by the operator or the engine; a value from the user would split the gang."""
 
+# --- what users' pod templates may not take ---------------------------------------------------------------------------
+RESERVED_LABELS: Final = (LABEL_MANAGED_BY, LABEL_INSTANCE, LABEL_COMPONENT)
+"""With everything below our own domain."""
+RESERVED_VOLUMES: Final = ("config", "keys", "models", "shm", "tmp")
+RESERVED_MOUNTS: Final = (PATH_MODELS, PATH_ENGINE_CONFIG_DIR, PATH_RAY_TOKEN_DIR, "/run/r1", PATH_TERMINATION_LOG)
+"""Nothing of a user's is mounted there or below."""
+SHARED_MOUNTS: Final = (PATH_TMP, PATH_SHARED_MEMORY, "/dev", "/etc", "/run", "/var", "/var/run")
+"""Nothing of a user's takes the place of these, but it may lie below."""
+
 # --- engine arguments ------------------------------------------------------------------------------------------------
 ENGINE_OWNED_FLAGS: Final = (
     "--api-key",

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pydantic.fields import FieldInfo
 
 from .engine_rules import ENGINE_RULES
-from .fields import ApiModel
+from .fields import ApiModel, camel
+from .overlay import map_key
+from .pod_rules import POD_RULES
 from .rule import Problem, Rule
 from .spec_rules import SPEC_RULES
 
-RULES: tuple[Rule, ...] = (*SPEC_RULES, *ENGINE_RULES)
+RULES: tuple[Rule, ...] = (*SPEC_RULES, *ENGINE_RULES, *POD_RULES)
 
 
 def rules_of(scope: type[ApiModel], each: str = "") -> tuple[Rule, ...]:
@@ -44,17 +46,15 @@ def _broken(model: ApiModel, path: str) -> Iterator[Problem]:
 
 def _duplicates(items: tuple[object, ...], path: str, info: FieldInfo) -> Iterator[Problem]:
     """Items of a list that is a map for Kubernetes (`env` by `name`) and that share their key."""
-    extra = info.json_schema_extra
-    keys = extra.get("x-kubernetes-list-map-keys") if isinstance(extra, dict) else None
-    if not isinstance(keys, list):
+    key = map_key(info)
+    if key is None:
         return
-    seen: set[tuple[object, ...]] = set()
+    seen: set[object] = set()
     for index, item in enumerate(items):
-        key = tuple(getattr(item, str(name)) for name in keys)
-        if key in seen:
-            shown = ", ".join(f"{name} {value}" for name, value in zip(keys, key, strict=True))
-            yield Problem(f"{path}[{index}]", f"duplicate value: {shown}", "give each one once")
-        seen.add(key)
+        value = getattr(item, key)
+        if value in seen:
+            yield Problem(f"{path}[{index}]", f"duplicate value: {camel(key)} {value}", "give each one once")
+        seen.add(value)
 
 
 def _broken_items(parent: ApiModel, items: tuple[object, ...], path: str, key: str) -> Iterator[Problem]:

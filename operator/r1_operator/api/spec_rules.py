@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .hardware import HardwareProfile
+from .fields import camel
+from .hardware import FIGURES, HardwareProfile
 from .names import MAX_NAME_LENGTH, NAME_PATTERN
 from .rule import Rule, if_set
 from .spec import (
@@ -94,9 +95,16 @@ SPEC_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         scope=HardwareProfile,
+        cel=f"has(self.extends) || ({' && '.join(f'has(self.{camel(figure)})' for figure in FIGURES)})",
+        holds=lambda p: p.extends is not None or all(getattr(p, figure) is not None for figure in FIGURES),
+        message="a profile that extends none has to say what a node is",
+        remedy=f"add {', '.join(map(camel, FIGURES))}, or set extends to a profile that has them, e.g. H100x8",
+    ),
+    Rule(
+        scope=HardwareProfile,
         field="usableMemoryMib",
-        cel="self.usableMemoryMib <= self.memoryMib",
-        holds=lambda p: p.usable_memory_mib <= p.memory_mib,
+        cel=if_set("usableMemoryMib", "memoryMib", then="self.usableMemoryMib <= self.memoryMib"),
+        holds=lambda p: None in (p.usable_memory_mib, p.memory_mib) or p.usable_memory_mib <= p.memory_mib,
         message="usableMemoryMib is more than memoryMib",
         remedy="give the memory that is free before weights are loaded, which is 2 to 6 GiB less than memoryMib",
     ),

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from .engine import Engine, EngineResources, EnvVar
+from .engine import Engine, EngineResources
 from .fabric import EngineFabric
 from .fields import ApiModel, ReadModel
 from .gateway import Gateway, SecretKey
 from .hardware import Device, HardwareProfile
 from .names import API_VERSION, KIND
+from .pod_template import EnvVar
 from .spec import (
     Autoscaling,
     Drain,

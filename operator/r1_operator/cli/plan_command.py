@@ -146,7 +146,7 @@ def _wishes(options: argparse.Namespace) -> Wishes | Refusal:
     wishes = plan_input.wishes_of_resource(options.filename, profiles) if options.filename else None
     if isinstance(wishes, Refusal):
         return wishes
-    profile = find_profile(options.hardware, None, profiles) if options.hardware else None
+    profile = find_profile(options.hardware, profiles) if options.hardware else None
     if isinstance(profile, Refusal):
         return profile
     named = options.model or options.model_config

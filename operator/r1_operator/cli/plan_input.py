@@ -25,19 +25,24 @@ def hardware_profiles(file: str | None) -> Mapping[str, Hardware]:
     if file is None:
         return built_in_hardware()
     _without_plugins()
+    from r1_operator.api.hardware import HardwareProfile
     from r1_operator.api.parse import parse_hardware_profile
+    from r1_operator.planning.profiles import resolve_all
 
     documents = _yaml(Path(file))
     entries = documents[0] if len(documents) == 1 else documents
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise InputError(f"{file}: not a YAML list of hardware profiles")
-    known: dict[str, Hardware] = dict(built_in_hardware())
+    given: list[tuple[str, HardwareProfile]] = []
     for position, entry in enumerate(entries):
         profile = parse_hardware_profile(entry, f"[{position}]")
         if isinstance(profile, list):
             raise InputError(f"{file}: {profile[0].field}: {profile[0].message}; {profile[0].remedy}")
-        known[profile.name] = profile
-    return known
+        given.append((f"[{position}]", profile))
+    whole = resolve_all(given, built_in_hardware())
+    if isinstance(whole, Refusal):
+        raise InputError(f"{file}: {whole}")
+    return {**built_in_hardware(), **whole}
 
 
 def model(name: str | None, config: str | None, usual: str) -> Model | Refusal:

@@ -8,15 +8,19 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
+from ..api.engine import PullPolicy
 from ..api.hardware import HardwareProfile
 from ..api.names import PORT_OPERATOR
 from ..api.parse import parse_hardware_profile
+from ..manifests.context import ImagePull
 from ..manifests.network_policy import Reach
 from ..placement.place import DEFAULT_FABRIC_LABEL
-from ..planning import built_in_profiles
+from ..planning import Refusal, built_in_profiles
+from ..planning.profiles import Profile, resolve_all
 from ..rounds.host_paths import DEFAULT_PREFIXES
 from ..rounds.reading import Settings
 
@@ -54,10 +58,11 @@ def read_options(argv: Sequence[str] | None = None, environment: Mapping[str, st
         flags.fabric_label,
         reach=_read_reach(flags.network_policies),
         host_path_prefixes=_read_prefixes(flags.host_path_prefixes),
+        images=ImagePull(flags.image_pull_policy, _names(flags.image_pull_secrets)),
     )
     return Options(
         settings=settings,
-        namespaces=tuple(n.strip() for n in flags.watch_namespaces.split(",") if n.strip()),
+        namespaces=_names(flags.watch_namespaces),
         lease_namespace=flags.leader_elect_namespace,
         identity=environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
         kubeconfig=flags.kubeconfig,
@@ -80,6 +85,17 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add(
         "--gateway-image", default=environment.get("R1_GATEWAY_IMAGE"), help="gateway image of resources that name none"
     )
+    add(
+        "--image-pull-policy",
+        choices=get_args(PullPolicy),
+        help="of engine and gateway images of resources that name none; default: Kubernetes' own",
+    )
+    add(
+        "--image-pull-secrets",
+        default="",
+        metavar="A,B",
+        help="Secrets in each R1Deployment's namespace to pull engine and gateway images with",
+    )
     add("--hardware-profiles", type=Path, metavar="FILE", help="YAML list of further hardware profiles")
     add("--fabric-label", default=DEFAULT_FABRIC_LABEL, help="node label whose value names a fast network domain")
     add(
@@ -100,7 +116,11 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _read_profiles(file: Path | None) -> dict[str, HardwareProfile]:
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _read_profiles(file: Path | None) -> dict[str, Profile]:
     if file is None:
         return {}
     try:
@@ -111,7 +131,7 @@ def _read_profiles(file: Path | None) -> dict[str, HardwareProfile]:
         raise OptionError(
             f"--hardware-profiles {file}: a list of profiles is needed, this is a {type(entries).__name__}"
         )
-    profiles: dict[str, HardwareProfile] = {}
+    given: list[tuple[str, HardwareProfile]] = []
     for position, entry in enumerate(entries):
         path = f"[{position}]"
         if not isinstance(entry, dict):
@@ -119,8 +139,11 @@ def _read_profiles(file: Path | None) -> dict[str, HardwareProfile]:
         profile = parse_hardware_profile(entry, path)
         if isinstance(profile, list):
             raise OptionError(f"--hardware-profiles {file}: {'; '.join(str(problem) for problem in profile)}")
-        profiles[profile.name] = profile
-    return profiles
+        given.append((path, profile))
+    whole = resolve_all(given, built_in_profiles())
+    if isinstance(whole, Refusal):
+        raise OptionError(f"--hardware-profiles {file}: {whole}")
+    return whole
 
 
 def _read_reach(file: Path | None) -> Reach | None:

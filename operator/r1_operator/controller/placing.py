@@ -164,9 +164,11 @@ class Placer:
         log.info("placed %s/%s on %s", namespace, gang.name, ", ".join(placement.nodes))
 
     async def _pin(self, namespace: str, pod: str, uid: str, node: str) -> None:
+        live = self._cache.get(PODS, namespace, pod) or {}
+        affinity = pinned_affinity(node, live.get("spec", {}).get("affinity"))
         operations: list[JsonObject] = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
-            {"op": "add", "path": "/spec/affinity", "value": pinned_affinity(node)},
+            {"op": "add", "path": "/spec/affinity", "value": affinity},
         ]
         self._cache.remember(await self._client.patch_json(PODS, namespace, pod, operations))
 

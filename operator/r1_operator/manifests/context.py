@@ -7,14 +7,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..api import names
+from ..api.hardware import NodeLabel
 from ..api.types import R1DeploymentSpec
 from ..planning.plan import Plan
 from .keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePull:
+    """How images are pulled where a resource does not say it: the chart's `images.pullPolicy` and `pullSecrets`."""
+
+    policy: str | None = None
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
-    """One R1Deployment with its plan and what the operator adds to it."""
+    """One R1Deployment with its plan and what the operator adds to it. `spec.engine` carries what the hardware profile
+    says of the engine's pods already (`planning.settle`)."""
 
     name: str
     namespace: str
@@ -23,7 +33,8 @@ class Context:
     plan: Plan
     engine_image: str
     gateway_image: str
-    node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_labels: tuple[NodeLabel, ...] = ()
+    images: ImagePull = field(default_factory=ImagePull)
     keys: Keys = field(default_factory=Keys.random, kw_only=True)
 
     @property

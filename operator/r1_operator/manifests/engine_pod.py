@@ -5,30 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 from ..api import names
+from ..api.types import to_wire
 from .context import Context
+from .pod_template import image_fields, metadata_fields, pod_fields, required_labels, tolerations, variables
 
 GRACE_MARGIN_SECONDS = 30
 """Beyond drain.seconds, for the engine to end Ray and its children before the kubelet kills what is left."""
+
+# Requests of a pod that says none, a GPU: a pod without any is the first to be evicted and to be killed for memory.
+# Small enough for any node of these GPUs; whoever knows the node says more.
+_CPU_PER_GPU, _GIB_PER_GPU = 1, 8
+_TRYING_OUT = {"cpu": "100m", "memory": "256Mi"}  # device Cpu: whatever machine there is
 
 
 def engine_pod(context: Context, replica: int, attempt: int, node: int, revision: str) -> dict[str, Any]:
     """Pod of node `node`, gated: it is not scheduled before its whole gang has nodes."""
     plan, spec = context.plan, context.spec
+    template = spec.engine.pod_template
     pod_labels = names.engine_pod_labels(context.name, replica, attempt, node, revision)
     labels = pod_labels | {names.LABEL_NODES: str(plan.nodes_per_replica)}
     name = names.pod_name(context.name, replica, attempt, node)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": context.metadata(name, names.COMPONENT_ENGINE, labels),
+        "metadata": metadata_fields(context.metadata(name, names.COMPONENT_ENGINE, labels), template.metadata),
         "spec": {
+            **pod_fields(template.spec, context.images),
+            **required_labels(context.node_labels),
+            **_network(context),
             "hostname": name,
             "subdomain": names.engine_service(context.name),
             # A member that ends takes its gang along; only the operator starts it again, as a whole.
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": spec.drain.seconds + GRACE_MARGIN_SECONDS,
             "schedulingGates": [{"name": names.SCHEDULING_GATE}],
-            "nodeSelector": dict(context.node_selector),
             "tolerations": [
                 # GPU nodes usually carry a taint named after their resource.
                 {"key": plan.resource_name, "operator": "Exists", "effect": "NoSchedule"},
@@ -38,6 +48,7 @@ def engine_pod(context: Context, replica: int, attempt: int, node: int, revision
                     {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute"}
                     for key in ("not-ready", "unreachable")
                 ),
+                *tolerations(template.spec),
             ],
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -51,7 +62,7 @@ def engine_pod(context: Context, replica: int, attempt: int, node: int, revision
 def _container(context: Context, node: int) -> dict[str, Any]:
     return {
         "name": names.CONTAINER_ENGINE,
-        "image": context.engine_image,
+        **image_fields(context.engine_image, context.spec.engine.image_pull_policy or context.images.policy),
         "command": ["python", "-m", "r1_engine"],
         "env": _env(context, node),
         "ports": [
@@ -92,22 +103,34 @@ def _env(context: Context, node: int) -> list[dict[str, Any]]:
         field(names.ENV_POD_IP, "status.podIP"),
         field(names.ENV_NODE_NAME, "spec.nodeName"),
         {"name": names.ENV_NODE_INDEX, "value": str(node)},
-        *({"name": variable.name, "value": variable.value} for variable in context.spec.engine.env),
+        *variables(context.spec.engine.env),
     ]
 
 
+def _network(context: Context) -> dict[str, Any]:
+    """The node's network if that is asked for; names of the cluster are resolved as in any other pod."""
+    if not context.spec.engine.pod_template.spec.host_network:
+        return {}
+    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+
+
 def _resources(context: Context) -> dict[str, Any]:
-    wanted = context.spec.engine.resources
-    amounts = {context.plan.resource_name: str(context.plan.gpus_per_node)}
-    amounts |= {key: text for key, text in (("cpu", wanted.cpu), ("memory", wanted.memory)) if text is not None}
-    return {"requests": amounts, "limits": amounts}
+    wanted, plan = context.spec.engine.resources, context.plan
+    limits = {plan.resource_name: str(plan.gpus_per_node), **wanted.limits}
+    limits |= {key: text for key, text in (("cpu", wanted.cpu), ("memory", wanted.memory)) if text is not None}
+    gpus = plan.gpus_per_node
+    least = {"cpu": str(_CPU_PER_GPU * gpus), "memory": f"{_GIB_PER_GPU * gpus}Gi"}
+    return {"requests": (least if plan.device == "cuda" else _TRYING_OUT) | limits, "limits": limits}
 
 
 def _security(context: Context) -> dict[str, Any]:
-    capabilities: dict[str, Any] = {"drop": ["ALL"]}
-    if context.plan.device == "cuda" and context.plan.nodes_per_replica > 1:
-        capabilities["add"] = ["IPC_LOCK"]  # RDMA pins its buffers
-    return {"allowPrivilegeEscalation": False, "capabilities": capabilities}
+    asked, plan = context.spec.engine.security_context, context.plan
+    if asked.privileged:  # has all capabilities, and may not be told to drop its privileges
+        return {"privileged": True}
+    # RDMA pins its buffers: between nodes, and DeepEP's inside one.
+    pins = ["IPC_LOCK"] if plan.device == "cuda" and (plan.nodes_per_replica > 1 or plan.uses_deepep) else []
+    added = list(dict.fromkeys([*pins, *asked.capabilities.add]))
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]} | ({"add": added} if added else {})}
 
 
 def _mounts(context: Context) -> list[dict[str, Any]]:
@@ -121,6 +144,7 @@ def _mounts(context: Context) -> list[dict[str, Any]]:
         {"name": "keys", "mountPath": names.PATH_RAY_TOKEN_DIR, "readOnly": True},
         {"name": "shm", "mountPath": names.PATH_SHARED_MEMORY},
         {"name": "tmp", "mountPath": names.PATH_TMP},
+        *(to_wire(mount) for mount in context.spec.engine.volume_mounts),
     ]
 
 
@@ -138,6 +162,7 @@ def _volumes(context: Context, replica: int, attempt: int) -> list[dict[str, Any
         {"name": "keys", "secret": {"secretName": secret, "items": keys}},
         {"name": "shm", "emptyDir": memory},
         {"name": "tmp", "emptyDir": {}},
+        *(to_wire(volume) for volume in context.spec.engine.pod_template.spec.volumes),
     ]
 
 

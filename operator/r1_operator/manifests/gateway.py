@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ..api import names
 from .context import Context
+from .pod_template import image_fields, metadata_fields, pod_fields, tolerations
 
 LINGER_SECONDS = 5
 """How long a terminating gateway still takes connections: kube-proxy on every node has to hear of it first."""
 
 _END_MARGIN_SECONDS = 20
 """Beyond linger and drain, for the processes to end before the kubelet kills what is left."""
+
+# 120 MB idle; the router's prefix tree grows with traffic to at most 64 M characters for each model.
+_REQUESTS, _LIMITS = {"cpu": "100m", "memory": "256Mi"}, {"memory": "2Gi"}
 
 _USER = 65532
 """Any number but 0; `nonroot` in distroless images."""
@@ -60,12 +65,20 @@ def _config_map(context: Context, workers: frozenset[str], epoch: int | None) ->
 def _service(context: Context) -> dict[str, Any]:
     """Users' port alone: the admin and metrics ports are reached by pod address."""
     port = {"name": "http", "port": context.spec.gateway.port, "targetPort": names.PORT_GATEWAY, "appProtocol": "http"}
+    spec = {"type": context.spec.gateway.service.type, "selector": _pod_labels(context), "ports": [port]}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
-        "spec": {"selector": _pod_labels(context), "ports": [port]},
+        "metadata": _metadata(context, context.spec.gateway.service.annotations, spec),
+        "spec": spec,
     }
+
+
+def _metadata(context: Context, annotations: Mapping[str, str], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of an object that users may add to. Its hash tells what was there and no longer is, so that it goes."""
+    metadata = context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY)
+    ours = {names.ANNOTATION_CONTENT_HASH: names.content_hash({"annotations": dict(annotations), "spec": spec})}
+    return {**metadata, "annotations": {**annotations, **ours}}
 
 
 def _pod_labels(context: Context) -> dict[str, str]:
@@ -89,29 +102,28 @@ def _deployment(context: Context) -> dict[str, Any]:
     labels = _pod_labels(context)
     # A pod reads its settings once, so other settings mean other pods.
     annotations = {names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context))}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": context.metadata(names.gateway_name(context.name), names.COMPONENT_GATEWAY),
-        "spec": {
-            "replicas": context.spec.gateway.replicas,
-            "revisionHistoryLimit": 2,
-            "selector": {"matchLabels": labels},
-            # A new pod is ready only when it routes to the replicas, and only then does an old one go.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": {
-                "metadata": {"labels": labels, "annotations": annotations},
-                "spec": _pod_spec(context, labels),
-            },
+    ours = {"labels": labels, "annotations": annotations}
+    spec = {
+        "replicas": context.spec.gateway.replicas,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": labels},
+        # A new pod is ready only when it routes to the replicas, and only then does an old one go.
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "template": {
+            "metadata": metadata_fields(ours, context.spec.gateway.pod_template.metadata),
+            "spec": _pod_spec(context, labels),
         },
     }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": _metadata(context, {}, spec), "spec": spec}
 
 
 def _pod_spec(context: Context, labels: dict[str, str]) -> dict[str, Any]:
     key = {"key": names.ENGINE_KEY_KEY, "path": names.ENGINE_KEY_FILE}
     secret = names.engine_secret(context.name, context.uid)
     name = names.gateway_name(context.name)
+    template = context.spec.gateway.pod_template.spec
     return {
+        **pod_fields(template, context.images),
         # The process itself drains on SIGTERM (unready, linger, finish the streams), so there is no preStop hook.
         "terminationGracePeriodSeconds": LINGER_SECONDS + context.spec.drain.seconds + _END_MARGIN_SECONDS,
         "automountServiceAccountToken": False,
@@ -127,7 +139,8 @@ def _pod_spec(context: Context, labels: dict[str, str]) -> dict[str, Any]:
         "tolerations": [
             {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 10}
             for key in ("not-ready", "unreachable")
-        ],
+        ]
+        + tolerations(template),
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -148,7 +161,7 @@ def _pod_spec(context: Context, labels: dict[str, str]) -> dict[str, Any]:
 def _container(context: Context) -> dict[str, Any]:
     return {
         "name": names.CONTAINER_GATEWAY,
-        "image": context.gateway_image,
+        **image_fields(context.gateway_image, context.spec.gateway.image_pull_policy or context.images.policy),
         "command": ["python", "-m", "r1_gateway"],
         "env": _env(context),
         "ports": [
@@ -156,8 +169,7 @@ def _container(context: Context) -> dict[str, Any]:
             {"name": "admin", "containerPort": names.PORT_GATEWAY_ADMIN},
             {"name": "metrics", "containerPort": names.PORT_GATEWAY_METRICS},
         ],
-        # 120 MB idle; the router's prefix tree grows with traffic to at most 64 M characters for each model.
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        "resources": _resources(context),
         "readinessProbe": _probe("/ready", period=1, failures=2),
         "livenessProbe": _probe("/healthz", period=10, failures=3),
         "securityContext": {
@@ -171,6 +183,14 @@ def _container(context: Context) -> dict[str, Any]:
             {"name": "tmp", "mountPath": names.PATH_TMP},
         ],
     }
+
+
+def _resources(context: Context) -> dict[str, Any]:
+    """What is said of an amount stands alone: a default beside it could contradict it."""
+    asked = context.spec.gateway.resources
+    said = {*asked.requests, *asked.limits}
+    ours, most = ({k: v for k, v in amounts.items() if k not in said} for amounts in (_REQUESTS, _LIMITS))
+    return {"requests": {**ours, **asked.requests}, "limits": {**most, **asked.limits}}
 
 
 def _env(context: Context) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..api import names
+from ..api.pinning import required_values
 from ..placement.nodes import pod_requests
 from ..placement.place import DEFAULT_FABRIC_LABEL, Shape, Toleration
 from .context import Context
@@ -38,7 +39,9 @@ def template_of(context: Context) -> Template:
     """The revision that the spec asks for now: the hash of all that a running gang cannot take over."""
     plan = context.plan
     pod, config = engine_pod(context, 0, 0, 0, ""), engine_config(context, 0, 0)
-    revision = names.content_hash({"pod": pod["spec"], "config": config})
+    said = context.spec.engine.pod_template.metadata  # a second network is asked for by an annotation
+    metadata = {"labels": said.labels, "annotations": said.annotations}
+    revision = names.content_hash({"pod": pod["spec"], "metadata": metadata, "config": config})
     pod["metadata"]["labels"][names.LABEL_REVISION] = revision
     return Template(revision, plan.nodes_per_replica, plan.resource_name, pod, config)
 
@@ -50,7 +53,7 @@ def shape_of(template: Template, fabric_label: str = DEFAULT_FABRIC_LABEL) -> Sh
         size=template.size,
         resource=template.resource,
         requests=pod_requests(spec),
-        node_selector=spec["nodeSelector"],
+        node_labels=_node_labels(spec),
         tolerations=tuple(
             Toleration(t.get("key", ""), t.get("operator", "Equal"), t.get("value", ""), t.get("effect", ""))
             for t in spec["tolerations"]
@@ -58,6 +61,14 @@ def shape_of(template: Template, fabric_label: str = DEFAULT_FABRIC_LABEL) -> Sh
         fabric_label=fabric_label,
         products=products_of(template.config),
     )
+
+
+def _node_labels(spec: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Labels that a node must carry, and the values that will do, by the pod's selector and its required affinity."""
+    found = {key: frozenset({value}) for key, value in (spec.get("nodeSelector") or {}).items()}
+    for key, values in required_values(spec).items():
+        found[key] = found.get(key, values) & values
+    return found
 
 
 def template_config_map(context: Context, template: Template) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class Shape:
     size: int
     resource: str
     requests: Amounts
-    node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Labels that a node must carry, each with the values that will do."""
     tolerations: tuple[Toleration, ...] = ()
     fabric_label: str = DEFAULT_FABRIC_LABEL
     products: tuple[str, ...] = ()
@@ -130,7 +131,7 @@ def _unfit(node: Node, shape: Shape) -> str | None:
     """Why this node cannot be one of the gang's, or None. The words are counted in `_shortage`."""
     if node.allocatable.get(shape.resource, 0) < shape.requests[shape.resource]:
         return f"fewer than {shape.requests[shape.resource]} {shape.resource}"
-    if any(node.labels.get(key) != value for key, value in shape.node_selector.items()):
+    if any(node.labels.get(key) not in values for key, values in shape.node_labels.items()):
         return "other hardware (node labels)"
     product = node.labels.get(LABEL_GPU_PRODUCT)
     if shape.products and product is not None and product not in shape.products:

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from r1_operator.api.names import DEFAULT_GPU_RESOURCE
+
 if TYPE_CHECKING:
-    from r1_operator.api.hardware import HardwareProfile
+    from .profiles import Profile
 
 
 class Hardware(Protocol):
-    """What planning reads of a profile: `api.HardwareProfile` is one, and so is `BuiltIn`. Units are in the names."""
+    """What planning reads of a profile: `Figures` are that, and so is `profiles.Profile`. Units are in the names."""
 
     @property
     def name(self) -> str: ...
@@ -46,38 +48,38 @@ class Hardware(Protocol):
     def network_gbits_per_second(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """A built-in profile without pydantic, whose import is half of what `r1 plan` would take to start."""
+@dataclass(frozen=True)
+class Figures:
+    """What a node is, without pydantic, whose import is half of what `r1 plan` would take to start."""
 
     name: str
     gpus_per_node: int
     memory_mib: int
     usable_memory_mib: int
-    compute_capability: int
     bf16_tflops: int
     memory_bandwidth_gbytes_per_second: int
-    source: str
+    source: str = ""
+    compute_capability: int = 90
     fp8_tflops: int | None = None
     nvlink_gbytes_per_second: int = 0
     network_gbits_per_second: int = 0
     device: str = "Cuda"
-    resource_name: str = "nvidia.com/gpu"
+    resource_name: str = DEFAULT_GPU_RESOURCE
     products: tuple[str, ...] = ()
 
 
 @cache
-def built_in_hardware() -> Mapping[str, BuiltIn]:
+def built_in_hardware() -> Mapping[str, Figures]:
     """The built-in profiles by name: one GPU kind times the node sizes that are sold."""
-    return MappingProxyType({entry["name"]: BuiltIn(**_snake(entry)) for entry in _entries()})
+    return MappingProxyType({entry["name"]: Figures(**_snake(entry)) for entry in _entries()})
 
 
 @cache
-def built_in_profiles() -> Mapping[str, HardwareProfile]:
-    """The same as types of the resource, to stand beside profiles that users add."""
-    from r1_operator.api.hardware import HardwareProfile
+def built_in_profiles() -> Mapping[str, Profile]:
+    """The same, to stand beside profiles that users add."""
+    from .profiles import Profile
 
-    return MappingProxyType({entry["name"]: HardwareProfile.model_validate(entry) for entry in _entries()})
+    return MappingProxyType({name: Profile.of(figures) for name, figures in built_in_hardware().items()})
 
 
 def _entries() -> list[dict[str, Any]]:

@@ -21,13 +21,12 @@ from .sizing import CPU_FRACTION, HARDWARE
 from .wishes import Slo, Wishes
 
 if TYPE_CHECKING:  # its import takes most of the command line's start
-    from r1_operator.api.hardware import HardwareProfile
     from r1_operator.api.spec import R1DeploymentSpec
 
 GPUS_OF_A_WHOLE_NODE = 8
 
 
-def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile] | None = None) -> Plan | Refusal:
+def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware] | None = None) -> Plan | Refusal:
     """The plan of one replica of `spec`. `profiles` default to the built-in ones; spec.hardwareProfile comes first."""
     wishes = read_wishes(spec, built_in_profiles() if profiles is None else profiles)
     plan = wishes if isinstance(wishes, Refusal) else plan_wishes(wishes)
@@ -42,9 +41,10 @@ def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, HardwareProfile] | 
 
 def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wishes | Refusal:
     """What the spec fixes, in the planner's terms."""
-    profile = find_profile(spec.hardware, spec.hardware_profile, profiles)
-    if isinstance(profile, Refusal):
-        return profile
+    settled = settle(spec, profiles)
+    if isinstance(settled, Refusal):
+        return settled
+    spec, profile = settled
     model = find_model(spec.model.planned_as)
     if model is None:
         field = "spec.model.baseModel" if spec.model.base_model else "spec.model.name"
@@ -79,6 +79,20 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wis
         dispatch_tokens=dispatched,
         extra_args=extra,
     )
+
+
+def settle(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> tuple[R1DeploymentSpec, Hardware] | Refusal:
+    """The hardware profile of `spec`, whole, and the spec with what that profile says of the engine's pods under what
+    spec.engine says of them."""
+    from .profiles import Profile, with_own  # here: their import takes most of the command line's start
+
+    known = with_own(spec, profiles)
+    if isinstance(known, Refusal):
+        return known
+    profile = find_profile(spec.hardware, known)
+    if isinstance(profile, Profile):
+        return spec.model_copy(update={"engine": profile.under(spec.engine)}), profile
+    return profile if isinstance(profile, Refusal) else (spec, profile)
 
 
 def _dispatch_tokens(spec: R1DeploymentSpec) -> int | Refusal | None:
@@ -167,14 +181,8 @@ def build(wishes: Wishes, found: Found) -> Plan:
     )
 
 
-def find_profile(name: str, inline: Hardware | None, profiles: Mapping[str, Hardware]) -> Hardware | Refusal:
-    """The profile of that name, the resource's own first."""
-    if inline is not None and inline.name == name:
-        return inline
-    if inline is not None:
-        return Refusal(
-            "spec.hardwareProfile.name", f"{inline.name!r} differs from spec.hardware {name!r}", f"name both {name!r}"
-        )
+def find_profile(name: str, profiles: Mapping[str, Hardware]) -> Hardware | Refusal:
+    """The profile of that name."""
     if name in profiles:
         return profiles[name]
     kind, _, count = name.rpartition("x")

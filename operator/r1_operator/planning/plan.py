@@ -119,7 +119,12 @@ class Plan:
     @property
     def needs_rdma(self) -> bool:
         """Whether it cannot run over TCP: DeepEP's NVSHMEM has nothing else between nodes."""
-        return self.nodes_per_replica > 1 and self.layout.all_to_all is AllToAll.DEEPEP
+        return self.nodes_per_replica > 1 and self.uses_deepep
+
+    @property
+    def uses_deepep(self) -> bool:
+        """Whether tokens go to their experts by DeepEP."""
+        return self.layout.all_to_all is AllToAll.DEEPEP
 
     @property
     def gpus_per_replica(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Collection, Iterator
 
+from ..api.engine import EnginePods
 from ..api.types import R1DeploymentSpec
 from ..planning import Refusal
 
@@ -18,7 +19,8 @@ DEFAULT_PREFIXES = ("/data", "/mnt", "/models", "/opt/r1", "/raid", "/scratch", 
 
 
 def refused_host_path(spec: R1DeploymentSpec, prefixes: Collection[str]) -> Refusal | None:
-    """The first folder that lies elsewhere; None if there is none."""
+    """The first folder that lies elsewhere; None if there is none. What the chart's own profiles mount is the site's
+    word."""
     for field, path in _host_paths(spec):
         if not _within(path, prefixes):
             why = "has '..' in it" if ".." in path.split("/") else "lies below no prefix that this cluster allows"
@@ -34,6 +36,13 @@ def refused_host_path(spec: R1DeploymentSpec, prefixes: Collection[str]) -> Refu
 def _host_paths(spec: R1DeploymentSpec) -> Iterator[tuple[str, str]]:
     if spec.model.weights.host_path is not None:
         yield "spec.model.weights.hostPath.path", spec.model.weights.host_path.path
+    said: list[tuple[str, EnginePods]] = [("spec.engine", spec.engine)]
+    if spec.hardware_profile is not None:
+        said.append(("spec.hardwareProfile", spec.hardware_profile))
+    for at, pods in said:
+        for position, volume in enumerate(pods.pod_template.spec.volumes):
+            if volume.host_path is not None:
+                yield f"{at}.podTemplate.spec.volumes[{position}].hostPath.path", volume.host_path.path
 
 
 def _within(path: str, prefixes: Collection[str]) -> bool:

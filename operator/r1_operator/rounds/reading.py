@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..api.hardware import HardwareProfile
 from ..api.parse import parse_lenient, parse_status
 from ..api.reasons import Reason
 from ..api.types import Metadata, R1Deployment, R1DeploymentSpec, R1DeploymentStatus
-from ..manifests.context import Context
+from ..manifests.context import Context, ImagePull
 from ..manifests.keys import Keys
 from ..manifests.network_policy import Reach
-from ..planning import Plan, Refusal, make_plan
+from ..planning import Plan, Refusal, make_plan, settle
+from ..planning.hardware import Hardware
+from ..planning.profiles import Profile
 from ..status.observation import Finding
 from .host_paths import refused_host_path
+from .pod_fields import refused_pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Settings:
 
     engine_image: str
     gateway_image: str
-    profiles: Mapping[str, HardwareProfile]
+    profiles: Mapping[str, Hardware]
     fabric_label: str
     node_lost_seconds: float = 10.0
     """Since the node's Ready condition turned: the node controller has waited its own grace period before that."""
@@ -32,6 +34,7 @@ class Settings:
     reach: Reach | None = None
     """Who else may reach the pods; None: no NetworkPolicy is made."""
     host_path_prefixes: tuple[str, ...] = ("/",)
+    images: ImagePull = field(default_factory=ImagePull)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +65,34 @@ def read_subject(obj: Mapping[str, Any], settings: Settings) -> Subject:
         finding = Finding("False", Reason.INVALID_SPEC, text)
         return Subject(metadata, status, None, None, None, finding, unknown, unread)
     spec = deployment.spec
-    plan = refused_host_path(spec, settings.host_path_prefixes) or make_plan(spec, settings.profiles)
-    if isinstance(plan, Refusal):
-        finding = Finding("False", Reason.PLAN_REFUSED, str(plan))
+    context = _planned(deployment, settings)
+    if isinstance(context, Refusal):
+        finding = Finding("False", Reason.PLAN_REFUSED, str(context))
         return Subject(metadata, status, spec, None, None, finding, unknown, unread)
+    plan = context.plan
     message = f"planned: {plan.nodes_per_replica} nodes and {plan.gpus_per_replica} GPUs a replica"
     valid = Finding("True", Reason.PLANNED, message)
-    return Subject(metadata, status, spec, plan, _context(deployment, plan, settings), valid, unknown, unread)
+    return Subject(metadata, status, spec, plan, context, valid, unknown, unread)
 
 
-def _context(deployment: R1Deployment, plan: Plan, settings: Settings) -> Context:
+def _planned(deployment: R1Deployment, settings: Settings) -> Context | Refusal:
     spec = deployment.spec
-    profile = spec.hardware_profile or settings.profiles.get(spec.hardware)
+    settled = refused_host_path(spec, settings.host_path_prefixes) or settle(spec, settings.profiles)
+    if isinstance(settled, Refusal):
+        return settled
+    whole, profile = settled
+    plan = refused_pod(spec, whole, profile.resource_name) or make_plan(whole, settings.profiles)
+    if isinstance(plan, Refusal):
+        return plan
     return Context(
         name=deployment.name,
         namespace=deployment.namespace,
         owner=deployment.owner_reference(),
-        spec=spec,
+        spec=whole,
         plan=plan,
         engine_image=spec.engine.image or settings.engine_image,
         gateway_image=spec.gateway.image or settings.gateway_image,
-        node_selector=profile.node_selector if profile else {},
+        node_labels=profile.node_labels if isinstance(profile, Profile) else (),
+        images=settings.images,
         keys=settings.keys,
     )
