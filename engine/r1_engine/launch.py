@@ -11,7 +11,7 @@ from r1_engine.fabric import Fabric
 from r1_engine.fabric_ports import choose
 from r1_engine.loading import LOADING_VARIABLE
 from r1_engine.node_paths import GATE_FILE
-from r1_engine.ray_group import bracketed
+from r1_engine.ray_group import THREADS_VARIABLE, bracketed
 
 # What Ray puts into a worker's environment and an engine must not inherit: OMP_NUM_THREADS is set to the actor's CPUs.
 _FROM_RAY = ("RAY_", "OMP_NUM_THREADS")
@@ -52,6 +52,8 @@ def environment(
     what the pod has for the traffic itself; only a gang of several nodes needs it."""
     config, run_dir = settings.config, settings.pod.run_dir
     kept = {name: value for name, value in base.items() if not name.startswith(_FROM_RAY)}
+    if (threads := kept.pop(THREADS_VARIABLE, None)) is not None:
+        kept["OMP_NUM_THREADS"] = threads
     # Otherwise SGLang asks the network which address it has, and waits for minutes where there is no default route.
     defaults = {"SGLANG_HOST_IP": settings.pod.ip}
     if interface is not None:

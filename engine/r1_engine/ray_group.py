@@ -42,13 +42,18 @@ ENVIRONMENT = {
 }
 
 
+THREADS_VARIABLE = "R1_OMP_NUM_THREADS"
+"""The pod's own OMP_NUM_THREADS, where it has one: in a worker one cannot tell it from what Ray sets."""
+
+
 class RayStartError(Exception):
     """`ray start` ended, or never brought its processes up."""
 
 
 def environment(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """For `ray start`, the driver and through them every worker."""
-    return {**base, **ENVIRONMENT, "RAY_AUTH_TOKEN": settings.token}
+    threads = {THREADS_VARIABLE: base["OMP_NUM_THREADS"]} if "OMP_NUM_THREADS" in base else {}
+    return {**base, **threads, **ENVIRONMENT, "RAY_AUTH_TOKEN": settings.token}
 
 
 def address(settings: Settings, head_ip: str) -> str:

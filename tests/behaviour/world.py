@@ -44,6 +44,7 @@ REACH = CHECKOUT / "tests" / "behaviour" / "reach.yaml"
 LEASE_NAMESPACE = "default"
 """Of an operator that is told of no other."""
 NODES = 8
+RDMA = "rdma/ib"
 PATIENCE_SECONDS = waiting.PATIENCE_SECONDS
 """A gang of stand-ins is up in 10 s on an idle machine; two loaded cores need longer."""
 

@@ -36,6 +36,8 @@ class ClusterConfig:
     nodes: int = 2
     gpus_per_node: int = 8
     gpu_resource: str = "nvidia.com/gpu"
+    more_devices: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Further resources of each node with GPUs, by device plugins beside that of the GPUs: `{"rdma/ib": 1}`."""
     feature_gates: tuple[str, ...] = ()
     node_labels: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: {

@@ -144,6 +144,7 @@ def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index:
         *("--kubelet-dir", f"{KUBELET_FOLDER}/device-plugins"),
         *("--count", str(config.gpus_per_node)),
         *("--resource", config.gpu_resource),
+        *(word for name, count in config.more_devices.items() for word in ("--more", name, str(count))),
     )
     logs = paths.logs
     programs = [

@@ -64,6 +64,8 @@ def test_the_users_environment_wins_over_choices_not_over_what_we_rely_on() -> N
     assert given["PROMETHEUS_MULTIPROC_DIR"] == "/tmp/r1/prometheus"
     assert not {"RAY_ADDRESS", "OMP_NUM_THREADS"} & set(given)  # Ray sets the second to the actor's CPUs
     assert "SGLANG_USE_CPU_ENGINE" not in given
+    own = launch.environment(ray_group.environment({"OMP_NUM_THREADS": "4"}, settings()) | ray, settings(), (0,), None)
+    assert own["OMP_NUM_THREADS"] == "4"
 
 
 def test_ranks_wait_for_the_slowest_load_as_long_as_a_start_may_take(

@@ -19,6 +19,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, required=True, help="number of devices; their names are GPU-0, GPU-1, …")
     parser.add_argument("--resource", default="nvidia.com/gpu", help="resource name (default nvidia.com/gpu)")
     parser.add_argument(
+        "--more",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("RESOURCE", "COUNT"),
+        help="another resource, e.g. rdma/ib 1, and how many devices of it; may be repeated",
+    )
+    parser.add_argument(
         "--unhealthy-file",
         type=Path,
         help="lists broken devices, one a line, by name or index, or `all`; may come and go at any time "
@@ -27,14 +35,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.count < 0:
         parser.error(f"--count {options.count}: must be 0 or more")
-    if "/" not in options.resource:
-        parser.error(f"--resource {options.resource!r}: must be an extended resource such as nvidia.com/gpu")
+    options.more = {resource: int(count) for resource, count in options.more}
+    for resource in (options.resource, *options.more):
+        if "/" not in resource:
+            parser.error(f"resource {resource!r}: must be an extended resource such as nvidia.com/gpu")
     return options
 
 
-async def serve(endpoint: Endpoint) -> None:
+async def serve(*endpoints: Endpoint) -> None:
     """Serve until SIGTERM or SIGINT."""
-    task = asyncio.ensure_future(endpoint.run())
+    task = asyncio.gather(*(endpoint.run() for endpoint in endpoints))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
@@ -46,8 +56,12 @@ def main() -> int:
     options = parse_arguments()
     directory: Path = options.kubelet_dir.absolute()
     control = options.unhealthy_file or directory.parent / "unhealthy-gpus"
-    plugin = DevicePlugin(device_names(options.count))
-    asyncio.run(serve(Endpoint(plugin, directory, options.resource, control)))
+    endpoints = [Endpoint(DevicePlugin(device_names(options.count)), directory, options.resource, control)]
+    for resource, count in options.more.items():
+        name = resource.replace("/", "-")
+        plugin = DevicePlugin(device_names(count, name), are_gpus=False)
+        endpoints.append(Endpoint(plugin, directory, resource, directory.parent / f"unhealthy-{name}"))
+    asyncio.run(serve(*endpoints))
     return 0
 
 

@@ -20,9 +20,9 @@ _LOOK_SECONDS = 0.3
 _REGISTER_SECONDS = 10.0
 
 
-def device_names(count: int) -> tuple[str, ...]:
+def device_names(count: int, kind: str = "GPU") -> tuple[str, ...]:
     """Names of `count` devices: GPU-0, GPU-1, …"""
-    return tuple(f"GPU-{index}" for index in range(count))
+    return tuple(f"{kind}-{index}" for index in range(count))
 
 
 def unhealthy_devices(text: str, devices: tuple[str, ...]) -> frozenset[str]:
@@ -48,6 +48,8 @@ class DevicePlugin:
     """The service that the kubelet calls. A change of health reaches every open ListAndWatch."""
 
     devices: tuple[str, ...]
+    are_gpus: bool = True
+    """Whether containers are told their devices in NVIDIA's variable."""
     unhealthy: frozenset[str] = frozenset()
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -82,7 +84,7 @@ class DevicePlugin:
                 await context.abort(grpc.StatusCode.NOT_FOUND, f"no such devices: {', '.join(sorted(strangers))}")
             # NVIDIA's variable, and one that says that there is nothing behind it.
             envs = {"NVIDIA_VISIBLE_DEVICES": ",".join(ids), "PRETENDED_GPUS": str(len(ids))}
-            responses.append(pb.ContainerAllocateResponse(envs=envs))
+            responses.append(pb.ContainerAllocateResponse(envs=envs if self.are_gpus else {}))
         return pb.AllocateResponse(container_responses=responses)
 
 

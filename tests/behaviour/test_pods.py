@@ -1,0 +1,94 @@
+"""What a site and a user say of their pods, on real kubelets: taints, pools, RDMA devices, runtimes, registries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.behaviour.world import RDMA, Deployment, Deployments, World, wait_for
+
+Deploy = Deployments
+ONE_NODE = {"nodesPerReplica": 1}
+NODE = "n8"
+TAINT = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
+POOL = {"kubernetes.io/hostname": NODE}
+
+
+@contextmanager
+def tainted(world: World) -> Iterator[None]:
+    """A node of another pool: what tolerates no taint but that of the GPUs does not come to it."""
+    world.cluster.kubectl("taint", "node", NODE, "sku=gpu:NoSchedule")
+    try:
+        yield
+    finally:
+        world.cluster.kubectl("taint", "node", NODE, "sku-")
+
+
+def said(**limits: str) -> dict[str, Any]:
+    return {
+        "resources": {"limits": {RDMA: "1", **limits}},
+        "podTemplate": {
+            "metadata": {"annotations": {"k8s.v1.cni.cncf.io/networks": "roce"}, "labels": {"team": "ml"}},
+            "spec": {
+                "nodeSelector": POOL,
+                "tolerations": [TAINT],
+                "runtimeClassName": "nvidia",
+                "imagePullSecrets": [{"name": "registry"}],
+                "volumes": [{"name": "tuning", "configMap": {"name": "tuning"}}],
+            },
+        },
+        "volumeMounts": [{"name": "tuning", "mountPath": "/etc/tuning", "readOnly": True}],
+    }
+
+
+def prepare(r1: Deployment) -> None:
+    """What the pods name: a registry's Secret, a ConfigMap, a RuntimeClass."""
+    secret = {"auths": {"registry.example": {"auth": ""}}}
+    r1.kubectl("create", "configmap", "tuning", "--from-literal=a=b")
+    r1.kubectl(
+        *("create", "secret", "generic", "registry", "--type=kubernetes.io/dockerconfigjson"),
+        f"--from-literal=.dockerconfigjson={json.dumps(secret)}",
+    )
+    runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}}
+    r1.kubectl("apply", "-f", "-", stdin=json.dumps(runtime | {"handler": "nvidia"}))
+
+
+def waits(r1: Deployment, what: str) -> None:
+    """Its gang has no nodes, and the status says why."""
+    told = lambda: r1.condition("Ready").get("message", "")  # noqa: E731
+    wait_for(f"told of {what}", told, until=lambda message: what in message)
+
+
+def test_pods_of_a_tainted_pool_with_rdma_serve_and_each_thing_that_is_missing_is_named(
+    world: World, deploy: Deploy
+) -> None:
+    r1 = deploy.in_own_namespace()
+    prepare(r1)
+    with tainted(world):
+        missing = said()
+        missing["podTemplate"]["spec"]["tolerations"] = []
+        r1.apply(engine=missing, topology=ONE_NODE)
+        waits(r1, "taint sku")
+        r1.apply(engine=said(**{RDMA: "2"}), topology=ONE_NODE)
+        waits(r1, f"too little {RDMA}")
+        r1.apply(engine=said(), topology=ONE_NODE)
+        wait_for("it serves", lambda: list(r1.gangs().values()), until=["Ready"].__eq__)
+        (pod,) = [pod for pod in r1.pods() if pod["status"]["phase"] == "Running"]
+        assert pod["spec"]["nodeName"] == NODE
+        assert pod["spec"]["runtimeClassName"] == "nvidia"
+        assert pod["status"]["qosClass"] == "Burstable"
+        assert pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] == "roce"
+        assert r1.kubectl("exec", pod["metadata"]["name"], "--", "cat", "/etc/tuning/a") == "b"
+        r1.kubectl("delete", "r1d", "r1")
+
+
+def test_a_mount_of_no_volume_and_a_gpu_of_ones_own_are_refused_by_field(deploy: Deploy) -> None:
+    r1 = deploy(topology=ONE_NODE, engine={"volumeMounts": [{"name": "x", "mountPath": "/x"}]})
+    told = r1.await_condition("SpecValid", "False", "PlanRefused")
+    assert told["message"].startswith("spec.engine.volumeMounts[0].name: there is no volume 'x'; ")
+    r1.apply(topology=ONE_NODE, engine={"resources": {"limits": {"nvidia.com/gpu": "4"}}})
+    field = "spec.engine.resources.limits[nvidia.com/gpu]: "
+    wait_for("told", lambda: r1.condition("SpecValid")["message"], until=lambda message: message.startswith(field))
+    assert r1.pods() == []
