@@ -24,4 +24,5 @@ step file-sizes    $bin/python scripts/sizes.py
 step shell         bash -c 'for file in scripts/*.sh .ci/run; do bash -n "$file"; done'
 step crd           $bin/python -m r1_operator.api.crd --check
 step doc-tables    $bin/python docs/planning/tables.py --check
+step fidelity      $bin/python -m docs.fidelity.tables --check
 step chart         $bin/python -m tests.chart.lint

@@ -4,3 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 .venv/bin/python -m r1_operator.api.crd
 .venv/bin/python docs/planning/tables.py
+.venv/bin/python -m docs.fidelity.tables

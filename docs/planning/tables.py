@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -278,15 +278,9 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def with_tables(text: str) -> str:
+def with_tables(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
     """The page with what stands between its `table` marks made anew."""
-    for name, table in {
-        "errors": errors,
-        "agreement": agreement,
-        "full": full_models,
-        "distilled": distilled_models,
-        "weights": weights,
-    }.items():
+    for name, table in tables.items():
         begin, end = f"<!-- table: {name} -->", "<!-- end -->"
         if begin in text:
             head, rest = text.split(begin, 1)
@@ -294,23 +288,37 @@ def with_tables(text: str) -> str:
     return text
 
 
-def main() -> int:
+def written(pages: Iterable[Path], tables: Mapping[str, Callable[[], str]], program: str) -> int:
+    """Makes the tables of these pages anew; with `--check` among the arguments only says whether they are. 0 = well."""
     check, stale = "--check" in sys.argv[1:], []
-    for page in sorted(HERE.glob("*.md")):
+    for page in sorted(pages):
         text = page.read_text(encoding="utf-8")
-        made = with_tables(text)
+        made = with_tables(text, tables)
         if made != text:
             stale.append(page.name)
             if not check:
                 page.write_text(made, encoding="utf-8")
-    if error_figure() != ESTIMATE_ERROR:
-        print(f"planning/performance.py: ESTIMATE_ERROR must be {error_figure()}", file=sys.stderr)
-        return 1
     if check and stale:
-        print(f"out of date: {', '.join(stale)}; run python docs/planning/tables.py", file=sys.stderr)
+        print(f"out of date: {', '.join(stale)}; run {program}", file=sys.stderr)
         return 1
     print("up to date" if not stale else f"written: {', '.join(stale)}")
     return 0
+
+
+TABLES = {
+    "errors": errors,
+    "agreement": agreement,
+    "full": full_models,
+    "distilled": distilled_models,
+    "weights": weights,
+}
+
+
+def main() -> int:
+    if error_figure() != ESTIMATE_ERROR:
+        print(f"planning/performance.py: ESTIMATE_ERROR must be {error_figure()}", file=sys.stderr)
+        return 1
+    return written(HERE.glob("*.md"), TABLES, "python docs/planning/tables.py")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,12 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 NODES_AND_RANKS = {
     "r1-16xh100": (2, 16),
     "r1-autoscaling": (2, 16),
+    "r1-efa": (2, 16),
     "r1-h200": (1, 8),
+    "r1-host-network": (2, 16),
+    "r1-infiniband": (2, 16),
     "r1-own-hardware": (2, 16),
+    "r1-roce": (2, 16),
     "tiny": (2, 2),
 }
 
