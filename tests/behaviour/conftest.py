@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.world import CRD, NODES, RDMA, Deployments, Operator, World, wait_for
+from tests.behaviour.world import CRD, EFA, NICS, NODES, RDMA, Deployments, Operator, World, wait_for
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import ClusterConfig
 
@@ -25,7 +25,7 @@ TOGETHER = 3
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     log: Path = tmp_path_factory.mktemp("operator") / "operator.log"
     name = f"behaviour-{os.getpid()}"
-    config = ClusterConfig(name=name, nodes=NODES, gpus_per_node=1, more_devices={RDMA: 1})
+    config = ClusterConfig(name=name, nodes=NODES, gpus_per_node=1, more_devices={RDMA: 1, NICS: 8, EFA: 32})
     with Cluster.start(config) as cluster:
         _separate_gateways(cluster)
         cluster.kubectl("apply", "-f", str(CRD))

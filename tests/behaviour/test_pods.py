@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.behaviour.world import RDMA, Deployment, Deployments, World, wait_for
+import yaml
+
+from tests.behaviour.world import CHECKOUT, EFA, NICS, RDMA, Deployment, Deployments, World, wait_for
 
 Deploy = Deployments
 ONE_NODE = {"nodesPerReplica": 1}
@@ -92,3 +94,34 @@ def test_a_mount_of_no_volume_and_a_gpu_of_ones_own_are_refused_by_field(deploy:
     field = "spec.engine.resources.limits[nvidia.com/gpu]: "
     wait_for("told", lambda: r1.condition("SpecValid")["message"], until=lambda message: message.startswith(field))
     assert r1.pods() == []
+
+
+def of_example(name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The variables and the rest of spec.engine of an example, but for what stand-ins do not have: image and fabric."""
+    engine: dict[str, Any] = yaml.safe_load((CHECKOUT / "examples" / f"{name}.yaml").read_text())["spec"]["engine"]
+    env = {variable["name"]: variable["value"] for variable in engine.pop("env", ())}
+    return env, {field: value for field, value in engine.items() if field not in ("image", "fabric")}
+
+
+def test_the_examples_of_the_fabrics_serve_where_the_devices_are(deploy: Deploy) -> None:
+    for name, resource, asked in (
+        ("r1-infiniband", RDMA, "1"),
+        ("r1-roce", NICS, "8"),
+        ("r1-host-network", None, None),
+        ("r1-efa", EFA, "32"),
+    ):
+        (env, engine), r1 = of_example(name), deploy.in_own_namespace()
+        if "hugepages-2Mi" in engine.get("resources", {}).get("limits", {}):
+            r1.apply(env, engine)
+            waits(r1, "too little hugepages-2Mi")  # no node of this cluster has set any aside
+            del engine["resources"]["limits"]["hugepages-2Mi"]
+        r1.apply(env, engine)
+        wait_for(f"{name} serves", lambda r1=r1: list(r1.gangs().values()), until=["Ready"].__eq__)
+        pods = [pod for pod in r1.pods() if pod["status"]["phase"] == "Running"]
+        assert len({pod["spec"]["nodeName"] for pod in pods}) == 2, name
+        for pod in pods:
+            (container,) = pod["spec"]["containers"]
+            assert container["resources"]["limits"].get(resource) == asked
+            assert (pod["status"]["podIP"] == pod["status"]["hostIP"]) is (name == "r1-host-network")
+        r1.kubectl("delete", "r1d", "r1")
+        wait_for(f"{name} is gone", r1.left, until=[].__eq__)

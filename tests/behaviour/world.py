@@ -44,7 +44,8 @@ REACH = CHECKOUT / "tests" / "behaviour" / "reach.yaml"
 LEASE_NAMESPACE = "default"
 """Of an operator that is told of no other."""
 NODES = 8
-RDMA = "rdma/ib"
+RDMA, NICS, EFA = "rdma/ib", "nvidia.com/hostdev", "vpc.amazonaws.com/efa"
+"""Devices that are played on each node, as the examples of the fabrics call them."""
 PATIENCE_SECONDS = waiting.PATIENCE_SECONDS
 """A gang of stand-ins is up in 10 s on an idle machine; two loaded cores need longer."""
 
