@@ -30,6 +30,7 @@ R1, W4A8, BF16 = "deepseek-ai/DeepSeek-R1", "Barrrrry/DeepSeek-R1-W4AFP8", "unsl
 DISTILLED = [f"deepseek-ai/DeepSeek-R1-Distill-{name}" for name in ("Qwen-1.5B", "Qwen-7B", "Qwen-14B", "Qwen-32B")]
 DISTILLED += [f"deepseek-ai/DeepSeek-R1-Distill-{name}" for name in ("Llama-8B", "Llama-70B")]
 CARDS = ("H100", "H800", "H200", "H20", "H20-141G", "B200")
+SIZES, CLUSTERS = (1, 2, 3, 4, 6, 8), (2, 3, 4, 6, 8, 16)
 KV_PLENTY = 10_000_000
 # The constants that were chosen with the published figures in view; the shares of data-sheet rates were not.
 FITTED = ("LAYER_SECONDS_ONE_NODE", "LAYER_SECONDS_MORE_NODES", "PREFILL_LAYER_SECONDS")
@@ -235,6 +236,26 @@ def distilled_models() -> str:
     return markdown(rows)
 
 
+def node_counts() -> str:
+    """R1 on one to eight nodes of each card, and what is chosen of them."""
+    rows = [("objective", "hardware", *(str(n) for n in SIZES), "chosen", *(f"of {n}" for n in CLUSTERS))]
+    for goal, card in product(("Throughput", "Latency"), CARDS):
+        wishes = Wishes(model=_model(R1), profile=built_in_profiles()[f"{card}x8"], goal=goal)  # type: ignore[arg-type]
+        cells = [_size(wishes, plan_wishes(replace(wishes, nodes=nodes))) for nodes in SIZES]
+        plans = [plan_wishes(replace(wishes, cluster_nodes=n)) for n in (None, *CLUSTERS)]
+        chosen = [str(plan.nodes_per_replica) if isinstance(plan, Plan) else "-" for plan in plans]
+        rows.append((goal, f"{card}x8", *cells, f"**{chosen[0]}**", *chosen[1:]))
+    return markdown(rows)
+
+
+def _size(wishes: Wishes, plan: Plan | Refusal) -> str:
+    if isinstance(plan, Refusal) or plan.estimate is None:
+        return "-"
+    per_gpu = plan.estimate.tokens_per_second / plan.gpus_per_replica
+    figure = f"{plan.estimate.tpot_ms:.0f} ms" if wishes.goal == "Latency" else f"{per_gpu:,.0f}"
+    return f"{figure}, {plan.limits.context_length // 1024}k" if plan.cuts_context else figure
+
+
 def _row(name: str, hardware: str, goal: str, plan: object) -> tuple[str, ...]:
     short = name.split("/")[1].removeprefix("DeepSeek-")
     if not isinstance(plan, Plan) or plan.estimate is None:
@@ -310,6 +331,7 @@ TABLES = {
     "agreement": agreement,
     "full": full_models,
     "distilled": distilled_models,
+    "nodes": node_counts,
     "weights": weights,
 }
 

@@ -198,7 +198,7 @@ def test_kv_tokens_fall_with_every_limit(layout: Layout, running: int, context: 
         replace(limits, graph_batch=limits.graph_batch * 2),
     ):
         assert hold(R1, profile, layout, more).kv_tokens <= tokens
-    roomier = profile.model_copy(update={"usable_memory_mib": profile.usable_memory_mib + 1024})
+    roomier = replace(profile, usable_memory_mib=profile.usable_memory_mib + 1024)
     assert hold(R1, roomier, layout, limits).kv_tokens >= tokens
 
 

@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.disable()  # a plan is printed and gone: collecting while modules load is a tenth of the time it takes
     parser = _parser()
     try:
-        options = parser.parse_args(words)
+        options, unknown = parser.parse_known_args(words)
+        if unknown:
+            _refuse(parser, options, unknown)
     except SystemExit as stop:  # --help, or bad input already told
         return int(stop.code or 0)
     try:
@@ -28,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader had enough: `r1 plan … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _refuse(parser: argparse.ArgumentParser, options: argparse.Namespace, words: Sequence[str]) -> NoReturn:
+    from . import plan_flags
+
+    if options.command == "plan":
+        parser.exit(BAD_INPUT, f"r1 plan: {plan_flags.unknown(words, options.flags)}; see r1 plan --help\n")
+    parser.error(f"unrecognized arguments: {' '.join(words)}")
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -51,11 +61,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import plan_command
+    from . import plan_flags
 
     parser = _Parser(prog="r1", description="Serve the full DeepSeek-R1 on Kubernetes.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    plan_command.add_to(commands)
+    plan_flags.add_to(commands)
     commands.add_parser("bench", help="load-test an endpoint", add_help=False)
     commands.add_parser("version", help="print the versions of r1-operator and of SGLang that it plans for")
     return parser

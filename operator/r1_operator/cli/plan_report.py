@@ -10,22 +10,24 @@ from typing import Any
 from r1_operator.api.names import API_VERSION, KIND
 from r1_operator.planning.disaggregate import Disaggregated
 from r1_operator.planning.performance import ESTIMATE_ERROR
-from r1_operator.planning.plan import Plan, Refusal
+from r1_operator.planning.plan import Plan, Refusal, Size
 from r1_operator.planning.units import gib
 from r1_operator.planning.wishes import Wishes
 
 CONTEXTS = (4096, 32768)
 
+Others = Sequence[tuple[int, Size | Refusal]]
 
-def one(plan: Plan, wishes: Wishes, output: str, *, explain: bool) -> str:
-    """One plan in the chosen form. `wishes` is what it was planned from."""
+
+def one(plan: Plan, wishes: Wishes, output: str, *, others: Others, explain: bool) -> str:
+    """One plan in the chosen form. `wishes`: what it was planned from; `others`: what other node counts would bring."""
     if output in ("json", "yaml"):
-        return dump(as_object(plan), output)
+        return dump(as_object(plan) | {"otherNodeCounts": [_other(*entry) for entry in others]}, output)
     if output == "args":
         return shlex.join(plan.engine_args)
     if output == "manifest":
         return dump(manifest(plan, wishes), "yaml")
-    return table(plan) + ("\n\n" + arithmetic(plan) if explain else "")
+    return table(plan, others) + ("\n\n" + arithmetic(plan) if explain else "")
 
 
 def disaggregated(pair: Disaggregated, output: str, *, explain: bool) -> str:
@@ -78,8 +80,8 @@ def comparison(plans: Sequence[Plan], output: str) -> str:
     return aligned(rows)
 
 
-def table(plan: Plan) -> str:
-    """What a person wants to know, one fact a line."""
+def table(plan: Plan, others: Others = ()) -> str:
+    """What a person wants to know, one fact a line; last, what other node counts would bring."""
     limits, memory, expected = plan.limits, plan.memory, plan.estimate
     free = memory.usable - memory.weight_bytes - memory.draft_bytes - memory.kv
     rows = [
@@ -96,7 +98,7 @@ def table(plan: Plan) -> str:
             f"{plan.kv_tokens_per_replica:,} tokens{_on_each_rank(plan)}: "
             + ", ".join(f"{plan.requests_at(n):,} requests of {n // 1024}k" for n in CONTEXTS),
         ),
-        ("Limits", f"context {limits.context_length:,} · {limits.max_running_requests:,} running requests"),
+        ("Limits", f"context {_context(plan)} · {limits.max_running_requests:,} running requests"),
     ]
     if expected:
         load = f"{expected.input_tokens} in, {expected.output_tokens} out, {expected.concurrency:,} at once"
@@ -113,7 +115,40 @@ def table(plan: Plan) -> str:
     rows.append((f"SGLang {plan.sglang_version}", shlex.join(plan.engine_args)))
     if plan.env:
         rows.append(("Environment", " ".join(f"{name}={value}" for name, value in plan.env)))
+    rows += [_instead(plan, nodes, size) for nodes, size in others]
     return aligned(rows)
+
+
+def _context(plan: Plan) -> str:
+    context = f"{plan.limits.context_length:,}"
+    return f"{context}, cut from {plan.own_context:,}: more does not fit a rank" if plan.cuts_context else context
+
+
+def _instead(plan: Plan, nodes: int, size: Size | Refusal) -> tuple[str, str]:
+    """A row on another number of nodes: what a replica would be there, or why there can be none."""
+    name = f"On {nodes} node{'s' * (nodes != 1)}"
+    if isinstance(size, Refusal):
+        return name, f"refused: {size.message}"
+    times = ""
+    if plan.estimate and size.tokens_per_second is not None:
+        now = plan.estimate.tokens_per_second / plan.gpus_per_replica
+        times = f" · {size.tokens_per_second / size.gpus / now:.2f} times per GPU"
+    return name, f"{size}{times} · {size.layout.describe()}"
+
+
+def _other(nodes: int, size: Size | Refusal) -> dict[str, Any]:
+    """The same for programs."""
+    if isinstance(size, Refusal):
+        return {"nodes": nodes, **refused(size)}
+    speed, each = size.tokens_per_second, size.tokens_per_second_per_gpu
+    return {
+        "nodes": nodes,
+        "layout": size.layout.describe(),
+        "contextLength": size.context_length,
+        "tokensPerSecond": None if speed is None else round(speed),
+        "tokensPerSecondPerGpu": None if each is None else round(each),
+        "tpotMilliseconds": None if size.tpot_ms is None else round(size.tpot_ms, 1),
+    }
 
 
 def _on_each_rank(plan: Plan) -> str:
@@ -156,6 +191,7 @@ def as_object(plan: Plan) -> dict[str, Any]:
         "modelCopies": plan.layout.copies,
         "multiTokenPrediction": plan.layout.draft,
         "contextLength": limits.context_length,
+        "contextLengthUncut": plan.own_context,
         "maxRunningRequests": limits.max_running_requests,
         "chunkedPrefillSize": limits.chunked_prefill_size,
         "pageSize": limits.page_size,

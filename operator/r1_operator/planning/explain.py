@@ -9,8 +9,9 @@ from .memory import MTP_DRAFT_TOKENS, SGLANG_PREFIX_CHUNK, prefix_chunk
 from .model import Dense
 from .overrides import flags
 from .plan import Reason
+from .prefer import GIVEN_FOR_SMALLER_REPLICAS, WORTH_MORE_NODES, merit
 from .search import Found
-from .sizing import Candidate
+from .sizing import Candidate, keeps_context, own_context
 from .units import gib
 from .wishes import Wishes
 
@@ -48,14 +49,40 @@ def _nodes(wishes: Wishes, found: Found) -> Reason:
         return Reason("nodes per replica", value, "fixed by the user")
     if wishes.profile.device == "Cpu":
         return Reason("nodes per replica", value, "trying out needs no more")
-    smaller = best.nodes - 1
-    if not smaller or isinstance(wishes.model.architecture, Dense):
+    if isinstance(wishes.model.architecture, Dense):
         return Reason(
             "nodes per replica", value, f"{gib(best.memory.weight_bytes)} of weights per GPU leave room for KV"
         )
-    return Reason(
-        "nodes per replica", value, "the fewest that hold the model", (f"{smaller}: {_why_not(found, smaller)}",)
-    )
+    worked = {candidate.nodes: str(candidate.size) for candidate in found.sizes}
+    fewest = min((*worked, best.nodes))
+    beat = [f"{nodes}: {told}" for nodes, told in worked.items()]
+    if fewest > 1:
+        beat.insert(0, f"{fewest - 1}: {_why_not(found, fewest - 1)}")
+    return Reason("nodes per replica", value, _why_nodes(wishes, found), tuple(beat))
+
+
+def _why_nodes(wishes: Wishes, found: Found) -> str:
+    """What the number of nodes was chosen for, and what more would bring."""
+    best = found.best
+    if wishes.cluster_nodes is not None and wishes.goal != "Latency":
+        return (
+            f"of {wishes.cluster_nodes} nodes in the cluster; the smallest replicas whose sum is within "
+            f"{GIVEN_FOR_SMALLER_REPLICAS:.0%} of the most"
+        )
+    kept = keeps_context(wishes, best)
+    peers = [candidate for candidate in found.sizes if keeps_context(wishes, candidate) or not kept]
+    what = "the tokens per second of " + ("a request" if wishes.goal == "Latency" else "each GPU")
+    fewer = [merit(wishes, candidate) for candidate in peers if candidate.nodes < best.nodes]
+    if fewer:
+        return f"{merit(wishes, best) / fewer[0]:.1f} times {what} on the fewest"
+    smaller = any(candidate.nodes < best.nodes for candidate in found.sizes)
+    fewest = f"the fewest that keep a context of {own_context(wishes)}" if smaller else "the fewest that hold the model"
+    if wishes.over_tcp:
+        return f"{fewest}; what more would bring over TCP is not known"
+    more = max((merit(wishes, c) for c in peers if c.nodes > best.nodes), default=0.0) / merit(wishes, best)
+    if more <= 1:
+        return fewest
+    return f"{fewest}; more bring at most {more:.1f} times {what}, and {WORTH_MORE_NODES:.1f} are asked for"
 
 
 def _why_not(found: Found, nodes: int) -> str:
@@ -98,12 +125,13 @@ def _alternatives(wishes: Wishes, found: Found) -> tuple[str, ...]:
     shown = []
     for other in found.others[:SHOWN_ALTERNATIVES]:
         expected = other.estimate
+        cut = "" if keeps_context(wishes, other) else f", context {other.limits.context_length}"
         if expected is None:
             shown.append(other.layout.describe())
         elif wishes.goal == "Latency":
-            shown.append(f"{other.layout.describe()}: {expected.tpot_ms:.1f} ms")
+            shown.append(f"{other.layout.describe()}: {expected.tpot_ms:.1f} ms{cut}")
         else:
-            shown.append(f"{other.layout.describe()}: {expected.tokens_per_second:.0f} tok/s")
+            shown.append(f"{other.layout.describe()}: {expected.tokens_per_second:.0f} tok/s{cut}")
     return tuple(shown)
 
 
@@ -139,7 +167,10 @@ def _context(wishes: Wishes, best: Candidate) -> Reason:
     if context == most:
         return Reason("context length", str(context), "the model's own")
     return Reason(
-        "context length", str(context), f"one request must fit the {best.kv_tokens} KV tokens of a rank", (f"{most}",)
+        "context length",
+        str(context),
+        f"cut: one request must fit the {best.kv_tokens} KV tokens of a rank",
+        (f"{most}, the model's own",),
     )
 
 

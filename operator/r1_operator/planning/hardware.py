@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +46,8 @@ class Hardware(Protocol):
     def nvlink_gbytes_per_second(self) -> int: ...
     @property
     def network_gbits_per_second(self) -> int: ...
+    @property
+    def source(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Figures:
     device: str = "Cuda"
     resource_name: str = DEFAULT_GPU_RESOURCE
     products: tuple[str, ...] = ()
+
+
+def figures_of(profile: Hardware) -> Figures:
+    """A profile without what it says of the pods: all that a plan is made from."""
+    return Figures(**{field.name: getattr(profile, field.name) for field in fields(Figures)})
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .catalog import TINY, find_model, known_models
@@ -12,24 +13,25 @@ from .deepep import DISPATCH_VARIABLE
 from .engine_args import environment, render
 from .expected import expected
 from .explain import reasons
-from .hardware import Hardware, built_in_hardware, built_in_profiles
+from .hardware import Hardware, built_in_hardware, built_in_profiles, figures_of
 from .layout import AllToAll
 from .overrides import DRAFT, GRAPH_BATCH, KV_CAP, KV_DTYPE, KV_DTYPES, argument_problem, count_of, flags, value_of
 from .plan import Plan, Refusal
 from .search import Found, search
-from .sizing import CPU_FRACTION, HARDWARE
+from .sizing import CPU_FRACTION, HARDWARE, own_context
 from .wishes import Slo, Wishes
 
 if TYPE_CHECKING:  # its import takes most of the command line's start
     from r1_operator.api.spec import R1DeploymentSpec
 
 GPUS_OF_A_WHOLE_NODE = 8
+PLANS_KEPT = 256  # an operator asks again in each of its rounds, and a promise to keep takes a tenth of a second
 
 
 def make_plan(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware] | None = None) -> Plan | Refusal:
     """The plan of one replica of `spec`. `profiles` default to the built-in ones; spec.hardwareProfile comes first."""
     wishes = read_wishes(spec, built_in_profiles() if profiles is None else profiles)
-    plan = wishes if isinstance(wishes, Refusal) else plan_wishes(wishes)
+    plan = wishes if isinstance(wishes, Refusal) else _plan_once(wishes)
     if isinstance(plan, Plan) and plan.needs_rdma and spec.engine.fabric.transport == "Tcp":
         return Refusal(
             "spec.engine.fabric.transport",
@@ -59,7 +61,7 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wis
     percent = limits.memory_fraction_percent
     return Wishes(
         model=model,
-        profile=profile,
+        profile=figures_of(profile),
         goal=spec.objective,
         slo=Slo() if spec.slo is None else Slo(spec.slo.ttft_milliseconds, spec.slo.tpot_milliseconds),
         nodes=topology.nodes_per_replica,
@@ -77,6 +79,7 @@ def read_wishes(spec: R1DeploymentSpec, profiles: Mapping[str, Hardware]) -> Wis
         kv_token_cap=count_of(extra, KV_CAP),
         graph_batch=count_of(extra, GRAPH_BATCH),
         dispatch_tokens=dispatched,
+        over_tcp=spec.engine.fabric.transport == "Tcp",
         extra_args=extra,
     )
 
@@ -119,9 +122,7 @@ def _with_nearest(wishes: Wishes, refusal: Refusal) -> Refusal:
     """For want of memory: the nearest thing that works, looked for and not guessed."""
     if refusal.field != HARDWARE:
         return refusal
-    free = replace(
-        wishes, nodes=None, tensor_parallel=None, attention_dp=None, expert_parallel=None, redundant_experts=None
-    )
+    free = replace(wishes.any_layout(), nodes=None, cluster_nodes=None)
     more = search(replace(free, all_to_all=None))
     if isinstance(more, Found):
         where = f"{more.best.nodes} node(s)" if more.best.nodes != wishes.nodes else "the same nodes"
@@ -142,8 +143,11 @@ def _smallest_hardware(free: Wishes) -> str | None:
     for profile in (p for p in kind if p.gpus_per_node == GPUS_OF_A_WHOLE_NODE):
         found = search(replace(free, profile=profile))
         if isinstance(found, Found):
-            return f"{found.best.nodes} nodes of {profile.name}"
+            return f"{min(c.nodes for c in (found.best, *found.sizes))} nodes of {profile.name}"
     return None
+
+
+_plan_once = lru_cache(maxsize=PLANS_KEPT)(plan_wishes)
 
 
 def build(wishes: Wishes, found: Found) -> Plan:
@@ -176,6 +180,8 @@ def build(wishes: Wishes, found: Found) -> Plan:
         reasons=reasons(wishes, found),
         estimate=best.estimate,
         expected=expected(profile, wishes.model, best.layout),
+        own_context=own_context(wishes),
+        sizes=tuple(candidate.size for candidate in found.sizes),
         role=wishes.role,
         network_gbits_per_node=profile.network_gbits_per_second,
     )

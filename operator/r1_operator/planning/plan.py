@@ -94,6 +94,30 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """One replica on a number of nodes, as it would be planned there."""
+
+    nodes: int
+    gpus: int
+    layout: Layout
+    context_length: int  # tokens
+    tokens_per_second: float | None  # of the replica; None: not estimated
+    tpot_ms: float | None
+
+    @property
+    def tokens_per_second_per_gpu(self) -> float | None:
+        return None if self.tokens_per_second is None else self.tokens_per_second / self.gpus
+
+    def __str__(self) -> str:
+        speed = ""
+        if self.tokens_per_second is not None:
+            speed = f"{self.tokens_per_second:,.0f} tok/s, {self.tokens_per_second / self.gpus:,.0f} a GPU, "
+        if self.tpot_ms:
+            speed += f"TPOT {self.tpot_ms:.0f} ms, "
+        return f"{speed}context {self.context_length:,}"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One replica (or one prefill or decode group of it) in full. Counts are GPUs, sizes are bytes."""
 
@@ -113,6 +137,8 @@ class Plan:
     reasons: tuple[Reason, ...]
     estimate: Estimate | None
     expected: Expected
+    own_context: int  # tokens: the longest request that could be wished for; limits.context_length may be less
+    sizes: tuple[Size, ...] = ()  # the other node counts that were looked at and work, fewest first
     role: Role = "Aggregated"
     network_gbits_per_node: int = 0  # to other nodes, as the estimate reckons with it; 0 = no fabric
 
@@ -125,6 +151,16 @@ class Plan:
     def uses_deepep(self) -> bool:
         """Whether tokens go to their experts by DeepEP."""
         return self.layout.all_to_all is AllToAll.DEEPEP
+
+    @property
+    def cuts_context(self) -> bool:
+        """Whether the cache of a rank is too small for the longest request of the model."""
+        return self.limits.context_length < self.own_context
+
+    @property
+    def smallest(self) -> Size | None:
+        """The fewest nodes that hold the model, where the plan takes more."""
+        return next((size for size in self.sizes if size.nodes < self.nodes_per_replica), None)
 
     @property
     def gpus_per_replica(self) -> int:

@@ -1,4 +1,4 @@
-"""Which layouts are worth judging, and which of those that work is best."""
+"""Which node counts and layouts are worth judging. What wins among those that work: `prefer.py`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from r1_operator.api.names import MAX_NODES_PER_REPLICA
 from .checks import DP, TP
 from .layout import AllToAll, Layout
 from .model import Dense, MlaMoe, Quantization
-from .performance import estimate
 from .plan import Refusal
+from .prefer import choose, most_nodes, rank
 from .sizing import Candidate, judge
 from .weights import BLOCK
 from .wishes import Wishes
@@ -24,27 +24,29 @@ MOST_NODES_SEARCHED = min(16, MAX_NODES_PER_REPLICA)
 # Copies of busy experts that make attention DP over several nodes worth it (DeepSeek's and LMSYS' deployments use 32).
 USUAL_REDUNDANT = 32
 LEAST_RANKS_FOR_REDUNDANT = 32
-# Differences below this are within the error of the performance model and do not pay for more moving parts.
-ESTIMATE_MARGIN = 0.10
-LATENCY_REQUESTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best candidate, and all others that were judged, best first."""
+    """The best candidate, and all others of as many nodes, best first. `sizes`: the best of each other node count
+    that was looked at and works; `refused`: what does not."""
 
     best: Candidate
     others: tuple[Candidate, ...]
     refused: tuple[tuple[Layout, Refusal], ...]
+    sizes: tuple[Candidate, ...] = ()
 
 
 def search(wishes: Wishes) -> Found | Refusal:
-    """The best candidate on the fewest nodes that work; or the refusal of the likeliest layout on the nodes given."""
+    """The best candidate on the best number of nodes; or the refusal of the likeliest layout."""
     tried: list[tuple[Layout, Refusal]] = []
     sizes = _node_counts(wishes)
     if isinstance(sizes, Refusal):
         return sizes
+    ranked: dict[int, list[Candidate]] = {}
     for nodes in sizes:
+        if ranked and nodes > most_nodes(wishes, min(ranked)):
+            break
         works: list[Candidate] = []
         for layout in layouts(wishes, nodes):
             result = judge(wishes, layout, nodes)
@@ -53,8 +55,11 @@ def search(wishes: Wishes) -> Found | Refusal:
             else:
                 tried.append((layout, result))
         if works:
-            ranked = rank(wishes, works)
-            return Found(ranked[0], tuple(ranked[1:]), tuple(tried))
+            ranked[nodes] = rank(wishes, works)
+    if ranked:
+        best = choose(wishes, [works[0] for works in ranked.values()])
+        other_sizes = tuple(works[0] for nodes, works in ranked.items() if nodes != best.nodes)
+        return Found(best, tuple(ranked[best.nodes][1:]), tuple(tried), other_sizes)
     if tried:
         return max(tried, key=lambda pair: _nearness(pair[1]))[1]
     return Refusal(TP, f"no layout of {wishes.model.name} exists for {wishes.profile.name}", "unset spec.topology")
@@ -100,7 +105,17 @@ def _dense_layouts(wishes: Wishes, gpus: int) -> Iterator[Layout]:
 
 
 def _node_counts(wishes: Wishes) -> tuple[int, ...] | Refusal:
-    """Node counts to try, in order."""
+    """Node counts to try, in order; none beyond what the cluster is said to have."""
+    counts, there = _wished_counts(wishes), wishes.cluster_nodes
+    if isinstance(counts, Refusal) or there is None:
+        return counts
+    if counts[0] <= there:
+        return tuple(nodes for nodes in counts if nodes <= there)
+    field = NODES if wishes.nodes is not None else TP
+    return Refusal(field, f"a replica of {counts[0]} nodes, and the cluster has {there}", "ask for less, or unset it")
+
+
+def _wished_counts(wishes: Wishes) -> tuple[int, ...] | Refusal:
     per_node, tp = wishes.profile.gpus_per_node, wishes.tensor_parallel
     dense = isinstance(wishes.model.architecture, Dense)
     if dense and (wishes.nodes or 1) > 1:
@@ -138,7 +153,7 @@ def _attention_dps(wishes: Wishes, tp: int) -> tuple[int, ...]:
 
 
 def _backends(wishes: Wishes, dp: int, tp: int, nodes: int) -> tuple[AllToAll, ...]:
-    if wishes.profile.device == "Cpu" or dp == 1 or tp == 1:
+    if wishes.profile.device == "Cpu" or dp == 1 or tp == 1 or (wishes.over_tcp and nodes > 1):
         return (AllToAll.NONE,)
     return (AllToAll.NONE, AllToAll.DEEPEP)
 
@@ -178,48 +193,6 @@ def _drafts(wishes: Wishes) -> tuple[bool, ...]:
 
 def _pick(fixed: T | None, options: tuple[T, ...]) -> tuple[T, ...]:
     return options if fixed is None else (fixed,)
-
-
-def rank(wishes: Wishes, works: list[Candidate]) -> list[Candidate]:
-    """Best first. The simplest layout within the estimate's margin of the best leads; the rest go by their score."""
-    ordered = sorted(works, key=lambda candidate: _score(wishes, candidate))
-    if ordered[0].estimate is None:
-        return ordered
-    limit = _score(wishes, ordered[0])
-    near = [c for c in ordered if _score(wishes, c) <= limit + abs(limit) * ESTIMATE_MARGIN]
-    leader = min(near, key=lambda candidate: (_moving_parts(candidate.layout), _score(wishes, candidate)))
-    return [leader, *(candidate for candidate in ordered if candidate is not leader)]
-
-
-def _score(wishes: Wishes, candidate: Candidate) -> float:
-    """Smaller is better."""
-    expected = candidate.estimate
-    if expected is None:  # trying out: the full model's shape, so attention DP and expert parallelism where possible
-        return -float(candidate.layout.attention_dp * 1000 + candidate.layout.expert_parallel)
-    if wishes.goal != "Latency":
-        return -expected.tokens_per_second
-    # At the same few requests for all: a layout must not look fast because it holds fewer.
-    return estimate(
-        wishes.model,
-        wishes.profile,
-        candidate.layout,
-        candidate.nodes,
-        candidate.limits,
-        candidate.kv_tokens,
-        wishes.load,
-        kv_itemsize=wishes.kv_itemsize,
-        concurrency=LATENCY_REQUESTS,
-    ).tpot_ms
-
-
-def _moving_parts(layout: Layout) -> int:
-    """What can go wrong at run time: an all-to-all backend, expert spreading, copies of experts, attention DP."""
-    return (
-        4 * (layout.all_to_all is not AllToAll.NONE)
-        + 2 * (layout.expert_parallel > 1)
-        + (layout.redundant_experts > 0)
-        + (layout.attention_dp > 1)
-    )
 
 
 def _nearness(refusal: Refusal) -> int:

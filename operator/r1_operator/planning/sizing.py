@@ -13,7 +13,7 @@ from .model import Dense, Quantization
 from .overrides import FIELD as ARGS
 from .overrides import KV_CAP
 from .performance import estimate
-from .plan import Estimate, Limits, Memory, Refusal
+from .plan import Estimate, Limits, Memory, Refusal, Size
 from .units import MIB, gib
 from .wishes import Wishes
 
@@ -52,6 +52,12 @@ class Candidate:
     def gpus(self) -> int:
         return self.layout.gpus
 
+    @property
+    def size(self) -> Size:
+        """In short, to be told beside another."""
+        told, shape = self.estimate, (self.nodes, self.gpus, self.layout, self.limits.context_length)
+        return Size(*shape, told.tokens_per_second, told.tpot_ms) if told else Size(*shape, None, None)
+
 
 def judge(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
     """The largest limits that fit under `layout`, keeping what the user fixed."""
@@ -81,6 +87,22 @@ def judge(wishes: Wishes, layout: Layout, nodes: int) -> Candidate | Refusal:
                 return accepted
     assert held is not None
     return late or _does_not_fit(wishes, layout, held)
+
+
+def own_context(wishes: Wishes) -> int:
+    """The longest request, in tokens, that a plan can be wished to take: the user's, or the model's own; less where the
+    user caps the cache."""
+    most = wishes.context_length or wishes.model.architecture.context
+    return most if wishes.kv_token_cap is None else min(most, _whole_kib(wishes.kv_token_cap))
+
+
+def keeps_context(wishes: Wishes, candidate: Candidate) -> bool:
+    """Whether the candidate takes the longest request that can be wished for."""
+    return candidate.limits.context_length >= own_context(wishes)
+
+
+def _whole_kib(tokens: int) -> int:
+    return tokens // 1024 * 1024 if tokens >= 1024 else tokens
 
 
 def _too_slow(wishes: Wishes, candidate: Candidate) -> Refusal | None:
@@ -256,8 +278,7 @@ def _accept(wishes: Wishes, layout: Layout, nodes: int, limits: Limits, held: He
     if wishes.memory_fraction is not None and (problem := _fraction_problem(held.memory)) is not None:
         return problem
     if wishes.context_length is None:
-        fits = held.kv_tokens // 1024 * 1024 if held.kv_tokens >= 1024 else held.kv_tokens
-        context = min(limits.context_length, fits)
+        context = min(limits.context_length, _whole_kib(held.kv_tokens))
         limits = replace(limits, context_length=context)
     return Candidate(
         layout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .engine_args import SGLANG_VERSION
@@ -46,6 +46,7 @@ class Wishes:
     load: Load = Load()
     role: Role = "Aggregated"
     nodes: int | None = None
+    cluster_nodes: int | None = None  # nodes of this hardware that there are; told by who asks, never looked up
     tensor_parallel: int | None = None
     attention_dp: int | None = None
     expert_parallel: int | None = None
@@ -60,5 +61,10 @@ class Wishes:
     kv_token_cap: int | None = None  # most tokens of a rank's KV cache
     graph_batch: int | None = None  # largest decode batch of a rank that gets a CUDA graph
     dispatch_tokens: int | None = None  # DeepEP's limit of tokens per rank and decode step (spec.engine.env)
+    over_tcp: bool = False  # there is no RDMA between the nodes, on purpose (spec.engine.fabric.transport)
     extra_args: tuple[str, ...] = ()
     sglang_version: str = SGLANG_VERSION  # one of engine_args.SGLANG_VERSIONS
+
+    def any_layout(self) -> Wishes:
+        """The same without what goes with one number of ranks only."""
+        return replace(self, tensor_parallel=None, attention_dp=None, expert_parallel=None, redundant_experts=None)

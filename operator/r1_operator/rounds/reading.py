@@ -70,9 +70,18 @@ def read_subject(obj: Mapping[str, Any], settings: Settings) -> Subject:
         finding = Finding("False", Reason.PLAN_REFUSED, str(context))
         return Subject(metadata, status, spec, None, None, finding, unknown, unread)
     plan = context.plan
-    message = f"planned: {plan.nodes_per_replica} nodes and {plan.gpus_per_replica} GPUs a replica"
-    valid = Finding("True", Reason.PLANNED, message)
+    valid = Finding("True", Reason.PLANNED, _told(plan))
     return Subject(metadata, status, spec, plan, context, valid, unknown, unread)
+
+
+def _told(plan: Plan) -> str:
+    told = f"planned: {plan.nodes_per_replica} nodes and {plan.gpus_per_replica} GPUs a replica"
+    if not plan.cuts_context:
+        return told
+    return (
+        f"{told}; the context is cut from {plan.own_context} to {plan.limits.context_length} tokens, the most that fit "
+        "a rank: set spec.limits.contextLength to what you need, or more nodes in spec.topology.nodesPerReplica"
+    )
 
 
 def _planned(deployment: R1Deployment, settings: Settings) -> Context | Refusal:

@@ -86,7 +86,7 @@ def _placed(observed: Observation) -> Finding:
     if observed.decision is None:
         return Finding("Unknown", Reason.RECONCILE_FAILED, "not looked at in this round; see Ready")
     if observed.unplaceable:
-        return Finding("False", Reason.INSUFFICIENT_NODES, shortage(observed.unplaceable))
+        return Finding("False", Reason.INSUFFICIENT_NODES, shortage(observed))
     if not observed.decision.replicas:
         return Finding("True" if observed.desired == 0 else "Unknown", Reason.NO_REPLICAS, "there is no gang to place")
     gated = [v.name for v in observed.decision.replicas if v.state is GangState.GATED]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,7 +12,7 @@ from ..api.timestamps import rfc3339, unix_time
 from ..api.types import Condition, ReplicaStatus
 from ..lifecycle.actions import ReplicaView
 from ..lifecycle.gangs import GangState, Member
-from ..placement.place import Unplaceable
+from ..planning.plan import Size
 from .fabric import FABRIC_FAULTS, fabric_ready
 from .observation import Observation
 
@@ -134,13 +134,19 @@ def _hopeless(view: ReplicaView) -> bool:
 
 def _unplaceable(observed: Observation) -> Iterator[Fault]:
     if observed.unplaceable:
-        yield Fault(Weight.BLOCKS, Reason.INSUFFICIENT_NODES, shortage(observed.unplaceable))
+        yield Fault(Weight.BLOCKS, Reason.INSUFFICIENT_NODES, shortage(observed))
 
 
-def shortage(unplaceable: Sequence[Unplaceable]) -> str:
+def shortage(observed: Observation) -> str:
     """Why gangs wait for nodes; at least one does."""
-    first = unplaceable[0]
-    return f"{first.gang} {first.message}; add or free nodes, or lower spec.replicas{_more(len(unplaceable))}"
+    first, plan = observed.unplaceable[0], observed.plan
+    smaller = "" if plan is None or plan.smallest is None else _or_smaller(plan.smallest)
+    remedy = f"add or free nodes, or lower spec.replicas{smaller}"
+    return f"{first.gang} {first.message}; {remedy}{_more(len(observed.unplaceable))}"
+
+
+def _or_smaller(size: Size) -> str:
+    return f", or set spec.topology.nodesPerReplica {size.nodes}, which holds the model as well ({size})"
 
 
 def _waiting(observed: Observation, now: float) -> Iterator[Fault]:
