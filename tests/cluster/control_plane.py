@@ -44,7 +44,7 @@ COREFILE: Final = f""".:53 {{
   bind {network.CONTROL_PLANE}
   errors
   ready 127.0.0.1:8181
-  kubernetes cluster.local in-addr.arpa {{
+  kubernetes {network.DOMAIN} in-addr.arpa {{
     kubeconfig {{kubeconfig}}
     pods insecure
     ttl 5
@@ -93,7 +93,7 @@ def apiserver(binaries: Path, paths: ClusterPaths, config: ClusterConfig) -> lis
         "authorization-mode": "Node,RBAC",
         "enable-admission-plugins": "NodeRestriction",
         "allow-privileged": "true",
-        "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
+        "service-account-issuer": f"https://kubernetes.default.svc.{network.DOMAIN}",
         "service-account-key-file": pki / "service-accounts.pub",
         "service-account-signing-key-file": pki / "service-accounts.key",
         "default-not-ready-toleration-seconds": config.toleration_seconds,

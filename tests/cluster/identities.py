@@ -36,7 +36,7 @@ def certificate_request() -> dict[str, Any]:
             "kubernetes",
             "kubernetes.default",
             "kubernetes.default.svc",
-            "kubernetes.default.svc.cluster.local",
+            f"kubernetes.default.svc.{network.DOMAIN}",
         ],
         "server": True,
     }

@@ -16,6 +16,8 @@ SERVICE_NETWORK: Final = "10.96.0.0/16"
 KUBERNETES_SERVICE: Final = "10.96.0.1"
 DNS_SERVICE: Final = "10.96.0.10"
 APISERVER_PORT: Final = 6443
+DOMAIN: Final = "r1.test"
+"""The cluster's DNS domain: not the usual one, so that nothing may take that for granted."""
 
 
 def node_name(index: int) -> str:

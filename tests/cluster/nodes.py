@@ -83,7 +83,7 @@ def kubelet_configuration(
         "tlsPrivateKeyFile": str(paths.pki / f"{node}-serving.key"),
         "containerRuntimeEndpoint": f"unix://{RUNTIME_SOCKET}",
         "clusterDNS": [network.DNS_SERVICE],
-        "clusterDomain": "cluster.local",
+        "clusterDomain": network.DOMAIN,
         "resolvConf": "",
         "podLogsDir": str(paths.node(node) / "pods"),
         "volumePluginDir": "/var/lib/kubelet-plugins",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import control
+from tests.cluster import control, network
 from tests.cluster.cluster import Cluster, ClusterError, is_running
 from tests.cluster.config import CHECKOUT, ClusterConfig, ConfigError, paths_of
 from tests.cluster.streams import use_streams
@@ -87,7 +87,7 @@ def test_nodes_are_ready_and_offer_gpus(cluster: Cluster) -> None:
 def test_service_answers_by_name_inside_and_on_a_port_of_the_host(cluster: Cluster, web: str) -> None:
     script = (
         "import urllib.request\n"
-        f"for name in ('web', 'web.{web}', 'web.{web}.svc.cluster.local'):\n"
+        f"for name in ('web', 'web.{web}', 'web.{web}.svc.{network.DOMAIN}'):\n"
         "    print(urllib.request.urlopen(f'http://{name}/', timeout=60).status)\n"
     )
     assert output_of(cluster, web, pod("client", "python", "-c", script)).split() == ["200"] * 3

@@ -51,7 +51,7 @@ def test_what_is_no_gang_name_is_refused(text: str) -> None:
 
 
 def test_the_address_in_the_contract() -> None:
-    assert names.pod_host("r1", "ns", 0, 3, 0) == "r1-0-3-0.r1-engine.ns.svc.cluster.local"
+    assert names.pod_host("r1", "ns", 0, 3, 0) == "r1-0-3-0.r1-engine.ns.svc"
 
 
 def test_a_hash_sees_content_and_not_order() -> None:

@@ -60,7 +60,7 @@ def test_the_gang_is_told_where_its_head_is_and_how_long_it_may_drain() -> None:
     assert attention_ranks(written) == config["attentionDataParallel"]
     assert attention_ranks(None) is None
     assert attention_ranks(written | {"data": {"engine.json": "{"}}) is None
-    assert config["headAddress"] == f"{given.name}-1-2-0.{given.name}-engine.ns.svc.cluster.local"
+    assert config["headAddress"] == f"{given.name}-1-2-0.{given.name}-engine.ns.svc"
     assert config["drainSeconds"] == 77
     assert config["nodes"] == 2
     assert engine_pod(given, 1, 2, 0, "")["spec"]["terminationGracePeriodSeconds"] > 77

@@ -16,7 +16,7 @@ CONTRACT = {
     "nodes": 2,
     "gpusPerNode": 8,
     "device": "cuda",
-    "headAddress": "r1-0-3-0.r1-engine.ns.svc.cluster.local",
+    "headAddress": "r1-0-3-0.r1-engine.ns.svc",
     "servedName": "deepseek-r1",
     "modelPath": "/models",
     "engineArgs": ["--tp-size", "16"],

@@ -225,9 +225,10 @@ def pod_name(name: str, replica: int, attempt: int, node: int) -> str:
     return f"{gang_name(name, replica, attempt)}-{node}"
 
 
-def pod_host(name: str, namespace: str, replica: int, attempt: int, node: int, domain: str = "cluster.local") -> str:
-    """Full DNS name of a gang's pod, e.g. `r1-0-3-0.r1-engine.ns.svc.cluster.local`."""
-    return f"{pod_name(name, replica, attempt, node)}.{engine_service(name)}.{namespace}.svc.{domain}"
+def pod_host(name: str, namespace: str, replica: int, attempt: int, node: int) -> str:
+    """DNS name of a gang's pod, e.g. `r1-0-3-0.r1-engine.ns.svc`. The cluster's domain, whatever it is, is added by the
+    search list of every pod, on the node's network as well (ClusterFirstWithHostNet)."""
+    return f"{pod_name(name, replica, attempt, node)}.{engine_service(name)}.{namespace}.svc"
 
 
 def base_labels(name: str, component: str) -> dict[str, str]:
