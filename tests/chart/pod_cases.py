@@ -84,6 +84,24 @@ BROKEN_PODS = (
     ),
     Case("cpu as a limit", engine(resources={"limits": {"cpu": 8}}), f"{ENGINE}.resources.limits", "extended"),
     Case("half a NIC", engine(resources={"limits": {"rdma/ib": "500m"}}), f"{ENGINE}.resources.limits", "an amount"),
+    Case(
+        "a request of a limit",
+        engine(resources={"cpu": 8, "requests": {"cpu": 4}}),
+        f"{ENGINE}.resources.requests",
+        "says again",
+    ),
+    Case(
+        "a GPU as a request",
+        engine(resources={"requests": {"nvidia.com/gpu": 4}}),
+        f"{ENGINE}.resources.requests",
+        "takes cpu, memory",
+    ),
+    Case(
+        "no amount of a request",
+        engine(resources={"requests": {"cpu": "much"}}),
+        f"{ENGINE}.resources.requests",
+        "not a quantity",
+    ),
     *(
         case
         for field in ("requests", "limits")
@@ -139,7 +157,10 @@ EVERYTHING: dict[str, Any] = GOOD | {
                 {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
                 {"name": "C", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
             ],
-            "resources": {"limits": {"rdma/ib": "8", "hugepages-2Mi": "5120Mi"}},
+            "resources": {
+                "requests": {"cpu": 32, "memory": "512Gi"},
+                "limits": {"rdma/ib": "8", "hugepages-2Mi": "5120Mi", "ephemeral-storage": "800Gi"},
+            },
             "volumeMounts": [{"name": "cache", "mountPath": "/root/.cache", "subPath": "r1", "readOnly": True}],
             "securityContext": {"privileged": True, "capabilities": {"add": ["SYS_NICE"]}},
             "podTemplate": {

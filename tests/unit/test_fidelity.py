@@ -162,5 +162,5 @@ def test_arguments_reach_the_engine_as_they_were_said() -> None:
 
 
 def test_nothing_is_missing_but_what_is_known_to_be() -> None:
-    known = {"sidecar of the fabric", "ephemeral-storage", "cpu requested below its limit"}
+    known = {"sidecar of the fabric"}
     assert {name for _, name, _ in with_verdict("missing")} == known

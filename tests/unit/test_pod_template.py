@@ -143,6 +143,9 @@ def test_all_that_may_be_said_reaches_the_pods_and_ours_stays_ours() -> None:
     assert pod["spec"]["imagePullSecrets"] == [{"name": "site"}, {"name": "registry"}]
     assert pod["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "r1"
     assert pod["metadata"]["labels"]["app.kubernetes.io/instance"] == "r1"
+    amounts = pod["spec"]["containers"][0]["resources"]
+    limited = {"nvidia.com/gpu": "8", "rdma/ib": "8", "hugepages-2Mi": "5120Mi", "ephemeral-storage": "800Gi"}
+    assert amounts == {"requests": {"cpu": "32", "memory": "512Gi"} | limited, "limits": limited}
     for field in ("priorityClassName", "serviceAccountName", "runtimeClassName"):
         assert pod["spec"][field] == engine["podTemplate"]["spec"][field]
     service, deployment = gateway_objects(given)[1:3]

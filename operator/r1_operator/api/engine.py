@@ -27,10 +27,17 @@ class EngineResources(ApiModel):
     shared_memory: Quantity | None = Field(
         default=None, description="Size of /dev/shm, which NCCL, DeepEP and Ray use. Absent = up to the memory limit."
     )
+    requests: dict[ShortText, Quantity] = Field(
+        default_factory=dict,
+        max_length=4,
+        description="cpu, memory and ephemeral-storage that are requested and not limited, instead of the field of that "
+        "name or limits. A limit of cpu holds SGLang's schedulers up.",
+    )
     limits: dict[ShortText, Quantity] = Field(
         default_factory=dict,
         max_length=16,
-        description='Extended resources and huge pages: request and limit, e.g. rdma/ib: "1". The GPUs are planned.',
+        description='Extended resources, huge pages and ephemeral-storage: request and limit, e.g. rdma/ib: "1". '
+        "The GPUs are planned.",
     )
 
 

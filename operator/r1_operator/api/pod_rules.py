@@ -26,7 +26,7 @@ QUANTITY_PATTERN = "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 QUANTITY_REMEDY = "write a number, if need be with a unit of Kubernetes and without a space: 8, 500m or 64Gi"
 KEY_PATTERN = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 _OUR_PREFIX = f"{GROUP}/"
-_GATEWAY_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+_OF_EVERY_POD = ("cpu", "memory", "ephemeral-storage")
 
 
 def quantity_rule(scope: type[ApiModel], field: str, value: Callable[..., str | None]) -> Rule:
@@ -84,12 +84,46 @@ def _apart(path: str) -> bool:
     return not below and path not in SHARED_MOUNTS
 
 
-def _extended(key: str) -> bool:
-    return "/" in key or key.startswith("hugepages-")
+def _limited(key: str) -> bool:
+    return "/" in key or key.startswith("hugepages-") or key == "ephemeral-storage"
 
 
 def _amount(key: str, value: str) -> bool:
     return value.isdecimal() if "/" in key else is_quantity(value)
+
+
+_SAID_ONCE = (
+    "self.requests.all(key, !(has(self.limits) && key in self.limits) && !(key == 'cpu' && has(self.cpu))"
+    " && !(key == 'memory' && has(self.memory)))"
+)
+
+
+def _said_once(resources: EngineResources) -> bool:
+    said = {*resources.limits}
+    said |= {key for key, text in (("cpu", resources.cpu), ("memory", resources.memory)) if text is not None}
+    return not said & set(resources.requests)
+
+
+def _amounts_rules(scope: type[ApiModel], field: str, whose: str) -> tuple[Rule, ...]:
+    """Amounts of what every pod uses."""
+    return (
+        _map_rule(
+            scope,
+            field,
+            f"key in {cel_list(_OF_EVERY_POD)}",
+            lambda key, _: key in _OF_EVERY_POD,
+            f"{field} of {whose} takes {', '.join(_OF_EVERY_POD)} only",
+            "remove what is not among them",
+        ),
+        _map_rule(
+            scope,
+            field,
+            f"string(self.{field}[key]).matches('{QUANTITY_PATTERN}')",
+            lambda _, value: is_quantity(value),
+            f"a value of {field} of {whose} is not a quantity",
+            QUANTITY_REMEDY,
+        ),
+    )
 
 
 def _keys_rules(field: str) -> tuple[Rule, ...]:
@@ -214,9 +248,9 @@ POD_RULES: tuple[Rule, ...] = (
     _map_rule(
         EngineResources,
         "limits",
-        "key.contains('/') || key.startsWith('hugepages-')",
-        lambda key, _: _extended(key),
-        "limits takes extended resources and huge pages only",
+        "key.contains('/') || key.startsWith('hugepages-') || key == 'ephemeral-storage'",
+        lambda key, _: _limited(key),
+        "limits takes extended resources, huge pages and ephemeral-storage only",
         "write an extended resource with its domain, e.g. rdma/ib; cpu and memory have fields of their own",
     ),
     _map_rule(
@@ -228,28 +262,17 @@ POD_RULES: tuple[Rule, ...] = (
         "an amount of limits is not one",
         "write a whole number for an extended resource, a quantity like 512Mi for huge pages",
     ),
-    *(
-        rule
-        for field in ("requests", "limits")
-        for rule in (
-            _map_rule(
-                GatewayResources,
-                field,
-                f"key in {cel_list(_GATEWAY_RESOURCES)}",
-                lambda key, _: key in _GATEWAY_RESOURCES,
-                f"{field} of the gateway takes {', '.join(_GATEWAY_RESOURCES)} only",
-                "remove what is not among them",
-            ),
-            _map_rule(
-                GatewayResources,
-                field,
-                f"string(self.{field}[key]).matches('{QUANTITY_PATTERN}')",
-                lambda _, value: is_quantity(value),
-                f"a value of {field} is not a quantity",
-                QUANTITY_REMEDY,
-            ),
-        )
+    Rule(
+        scope=EngineResources,
+        field="requests",
+        cel=if_set("requests", then=_SAID_ONCE),
+        holds=_said_once,
+        message="requests says again what is a limit, too",
+        remedy="say it in one place: cpu and memory are request and limit, as is all of limits",
     ),
+    *_amounts_rules(EngineResources, "requests", "the engine"),
+    *_amounts_rules(GatewayResources, "requests", "the gateway"),
+    *_amounts_rules(GatewayResources, "limits", "the gateway"),
 )
 
 

@@ -120,7 +120,8 @@ def _resources(context: Context) -> dict[str, Any]:
     limits |= {key: text for key, text in (("cpu", wanted.cpu), ("memory", wanted.memory)) if text is not None}
     gpus = plan.gpus_per_node
     least = {"cpu": str(_CPU_PER_GPU * gpus), "memory": f"{_GIB_PER_GPU * gpus}Gi"}
-    return {"requests": (least if plan.device == "cuda" else _TRYING_OUT) | limits, "limits": limits}
+    least = least if plan.device == "cuda" else _TRYING_OUT
+    return {"requests": least | wanted.requests | limits, "limits": limits}
 
 
 def _security(context: Context) -> dict[str, Any]:
