@@ -30,8 +30,8 @@ class EngineResources(ApiModel):
     requests: dict[ShortText, Quantity] = Field(
         default_factory=dict,
         max_length=4,
-        description="cpu, memory and ephemeral-storage that are requested and not limited, instead of the field of that "
-        "name or limits. A limit of cpu holds SGLang's schedulers up.",
+        description="cpu, memory and ephemeral-storage that are requested and not limited, instead of the field of that"
+        " name or limits. A limit of cpu holds SGLang's schedulers up.",
     )
     limits: dict[ShortText, Quantity] = Field(
         default_factory=dict,
