@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -43,6 +44,18 @@ def wait_for(
         if time.monotonic() > deadline:
             raise NeverCame(f"{what}: not within {seconds:.0f} s; last seen: {describe(seen)}")
         time.sleep(interval)
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP, until every thread of the process stands still: on a busy machine one may first end what it is at."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(f"process {pid} stands still", lambda: _states(pid), PATIENCE_SECONDS, until={"T"}.__eq__, interval=0.01)
+
+
+def _states(pid: int) -> set[str]:
+    """States of a process's threads, as in /proc/PID/stat."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads}
 
 
 def listens(path: Path) -> bool:

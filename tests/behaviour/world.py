@@ -122,7 +122,8 @@ class Operator:
     def signal(self, number: int) -> None:
         """SIGSTOP makes it stand still as on a machine that hangs, SIGCONT lets it go on."""
         assert self._process is not None
-        os.kill(first_child(self._process.pid, time.monotonic() + PATIENCE_SECONDS), number)
+        pid = first_child(self._process.pid, time.monotonic() + PATIENCE_SECONDS)
+        waiting.freeze(pid) if number == signal.SIGSTOP else os.kill(pid, number)
         if number == signal.SIGCONT:
             self._process.send_signal(number)  # nsenter stands still with its child, and does not go on with it
 
@@ -218,11 +219,8 @@ class Deployment:
 
     def apply(self, env: Mapping[str, str] | None = None, engine: Mapping[str, Any] | None = None, **spec: Any) -> None:
         """`env`: more variables of the engine. `engine`: more of spec.engine."""
-        variables = {
-            "PYTHONPATH": "/opt/r1/tests/standin/image:/opt/r1",
-            "R1_STANDIN_CHECK_WEIGHTS": "0",
-            **(env or {}),
-        }
+        standin = {"PYTHONPATH": "/opt/r1/tests/standin/image:/opt/r1", "R1_STANDIN_CHECK_WEIGHTS": "0"}
+        variables = {**({} if (engine or {}).get("image") else standin), **(env or {})}
         manifest = {
             "apiVersion": "r1operator.dev/v1alpha1",
             "kind": "R1Deployment",

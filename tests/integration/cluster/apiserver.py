@@ -18,7 +18,7 @@ from r1_operator.cluster import Client
 
 from tests.cluster.build import ensure_binaries
 from tests.ports import free_port
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, freeze
 
 GROUP_VERSION = "r1operator.dev/v1alpha1"
 
@@ -93,7 +93,7 @@ class ApiServer:
     def freeze(self) -> None:
         """The API server accepts connections and answers nothing."""
         assert self._server is not None
-        self._server.send_signal(signal.SIGSTOP)
+        freeze(self._server.pid)
 
     def thaw(self) -> None:
         assert self._server is not None
@@ -102,7 +102,7 @@ class ApiServer:
     def freeze_etcd(self) -> None:
         """The API server answers, but cannot store or read anything."""
         assert self._etcd is not None
-        self._etcd.send_signal(signal.SIGSTOP)
+        freeze(self._etcd.pid)
 
     def thaw_etcd(self) -> None:
         assert self._etcd is not None
