@@ -17,6 +17,7 @@ import pytest
 from tests.behaviour.world import CRD, EFA, NICS, NODES, RDMA, Deployments, Operator, World, wait_for
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import ClusterConfig
+from tests.crd import await_crd
 
 TOGETHER = 3
 
@@ -29,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with Cluster.start(config) as cluster:
         _separate_gateways(cluster)
         cluster.kubectl("apply", "-f", str(CRD))
-        cluster.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev")
+        await_crd(cluster.kubectl)
         operator = Operator(cluster, log)
         operator.keep()
         made = World(cluster, operator)

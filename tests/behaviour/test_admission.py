@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from tests.behaviour.world import Deployments, wait_for
 
 Deploy = Deployments
 ONE_NODE = {"nodesPerReplica": 1}
 LEVEL = "pod-security.kubernetes.io/enforce"
+
+
+def _with(words: str) -> Callable[[str], bool]:
+    return lambda message: words in message
 
 
 def test_a_namespace_of_pod_security_baseline_is_told_and_let_go_on(deploy: Deploy) -> None:
@@ -36,4 +41,15 @@ def test_a_limit_range_is_told_with_the_field_and_kept(deploy: Deploy) -> None:
     assert "spec.engine.resources" in told, "no remedy"
     assert r1.pods() == []
     r1.apply(topology=ONE_NODE, engine={"resources": {"requests": {"cpu": "500m"}}})
+    wait_for("it serves", lambda: list(r1.gangs().values()), until=["Ready"].__eq__)
+
+
+def test_classes_and_accounts_that_do_not_exist_are_told_with_their_fields(deploy: Deploy) -> None:
+    r1 = deploy.in_own_namespace()
+    for field in ("priorityClassName", "runtimeClassName", "serviceAccountName"):
+        r1.apply(topology=ONE_NODE, engine={"podTemplate": {"spec": {field: "missing"}}})
+        wanted = f"correct spec.engine.podTemplate.spec.{field}"
+        wait_for(f"told of {field}", lambda: r1.condition("Progressing").get("message", ""), until=_with(wanted))
+    assert r1.pods() == []
+    r1.apply(topology=ONE_NODE)
     wait_for("it serves", lambda: list(r1.gangs().values()), until=["Ready"].__eq__)

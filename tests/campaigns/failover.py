@@ -30,6 +30,7 @@ from tests.campaigns.fencing import DoubleWrite, double_writes, holds
 from tests.cluster.audit import Write, audit_writes
 from tests.cluster.cluster import Cluster, ClusterError
 from tests.cluster.config import ClusterConfig
+from tests.crd import await_crd
 
 NODES = 6
 LEASE_NAMESPACE = "default"
@@ -126,7 +127,7 @@ def two_operators(folder: Path) -> Iterator[tuple[World, Pair, frozenset[str]]]:
     """A cluster with the CRD and both operators, neither of them started."""
     with Cluster.start(ClusterConfig(name=f"failover-{os.getpid()}", nodes=NODES, gpus_per_node=1)) as cluster:
         cluster.kubectl("apply", "-f", str(CRD))
-        cluster.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=180s")
+        await_crd(cluster.kubectl)
         operators = [
             Operator(cluster, folder / f"{name}.log", identity=name, port=METRICS_PORT + index)
             for index, name in enumerate(("operator-a", "operator-b"))

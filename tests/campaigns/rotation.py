@@ -30,6 +30,7 @@ from tests.campaigns import clients
 from tests.campaigns.clients import Loss, Tally
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import ClusterConfig
+from tests.crd import await_crd
 
 NODES = 5
 """Two replicas, one that is made before another goes, one drained, and one to spare."""
@@ -199,7 +200,7 @@ def world(folder: Path) -> Iterator[World]:
         nodes = [f"n{number}" for number in range(FOR_GATEWAYS + 1, NODES + 1)]
         cluster.kubectl("taint", "node", *nodes, "nvidia.com/gpu=present:NoSchedule")
         cluster.kubectl("apply", "-f", str(CRD))
-        cluster.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=180s")
+        await_crd(cluster.kubectl)
         operator = Operator(cluster, folder / "operator.log")
         operator.keep()
         try:

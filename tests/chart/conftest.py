@@ -18,6 +18,7 @@ import pytest
 import yaml
 from r1_operator.api.crd import custom_resource_definition
 
+from tests.crd import await_crd
 from tests.integration.cluster.apiserver import ApiServer, find_programs
 from tests.waiting import PATIENCE_SECONDS
 
@@ -98,7 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def with_crd(server: Server) -> Server:
     """The server, with the CRD established."""
     server.kubectl("apply", "--server-side", "-f", "-", objects=[custom_resource_definition()])
-    server.kubectl("wait", "--for=condition=Established", "crd/r1deployments.r1operator.dev", "--timeout=180s")
+    await_crd(server.kubectl)
     # Established is not yet discovered: kubectl learns the new kind and its documentation a little later.
     deadline = time.monotonic() + PATIENCE_SECONDS
     while server.run("kubectl", "explain", "r1d.spec").returncode != 0:

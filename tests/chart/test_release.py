@@ -15,6 +15,7 @@ import yaml
 from tests.chart.cases import GOOD, merged
 from tests.chart.conftest import CHART, Server
 from tests.chart.test_rendering import one
+from tests.crd import await_crd
 
 pytestmark = pytest.mark.cluster
 ACCOUNT = "system:serviceaccount:r1-system:r1-operator"
@@ -180,7 +181,7 @@ def test_upgrade_renews_the_crd_and_uninstall_leaves_it(server: Server, tmp_path
     server.run("kubectl", "delete", CRD, "--ignore-not-found")
     server.helm("install", *release, "--create-namespace")
     try:
-        server.kubectl("wait", "--for=condition=Established", CRD, "--timeout=180s")
+        await_crd(server.kubectl)
         assert "startup" not in schema_of_spec(stored(server))["properties"]
         server.helm("upgrade", "cycle", str(CHART), "--namespace", "r1-cycle", "--set", "replicas=2")
         assert "startup" in schema_of_spec(stored(server))["properties"]

@@ -16,6 +16,7 @@ from ..manifests.template import Template, shape_of, template_of
 from ..placement.place import Shape
 from ..status.observation import Finding
 from ..status.wording import some_of
+from . import refusals
 from .children import Children, children, gangs_may_start, name_taken, taken_names
 from .facts import Facts
 from .guard import Losses, allowance, losses, unheard
@@ -186,8 +187,8 @@ def _refused(refusal: Refusal | None) -> Finding | None:
     if refusal.quota:
         remedy = "no gang is left half made; raise the quota, lower spec.replicas, or free what others use of it"
         return Finding("False", Reason.QUOTA_EXCEEDED, f"{refusal.message}; {remedy}")
-    remedy = "no gang is left half made; change what it objects to, in the spec or in the namespace's policy"
-    return Finding("False", Reason.CREATE_REFUSED, f"{refusal.message}; {remedy}")
+    remedy = refusals.remedy(refusal.message)
+    return Finding("False", Reason.CREATE_REFUSED, f"{refusal.message}; no gang is left half made; {remedy}")
 
 
 def _strangers(pods: tuple[str, ...]) -> Finding | None:
