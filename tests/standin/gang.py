@@ -90,10 +90,10 @@ class Head:
                 if message.get("drain"):
                     pod.terminating.set()
         except TimeoutError:
-            pod.end(HUNG, "NodeUnreachable", f"node {index} ({name}) was silent for {lease:g} s")
+            pod.end(HUNG, "NodeLost", f"node {index} ({name}) was silent for {lease:g} s")
         else:
             if not self.done:
-                pod.end(PART_DIED, "NodeDied", f"node {index} ({name}) died: its connection to node 0 closed")
+                pod.end(PART_DIED, "NodeLost", f"node {index} ({name}) died: its connection to node 0 closed")
         finally:
             writer.close()
 
@@ -116,9 +116,9 @@ async def follow_head(pod: Pod) -> None:
             else:
                 pod.head_stage, pod.head_loads = message["stage"], message["loads"]
     except TimeoutError:
-        pod.end(HUNG, "NodeUnreachable", f"node 0 ({chosen.head_address}) was silent for {chosen.lease_seconds:g} s")
+        pod.end(HUNG, "NodeLost", f"node 0 ({chosen.head_address}) was silent for {chosen.lease_seconds:g} s")
     else:
-        pod.end(PART_DIED, "NodeDied", f"node 0 ({chosen.head_address}) died: the connection to it closed")
+        pod.end(PART_DIED, "NodeLost", f"node 0 ({chosen.head_address}) died: the connection to it closed")
     finally:
         reports.cancel()
 

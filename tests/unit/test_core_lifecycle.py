@@ -100,6 +100,12 @@ def test_the_cause_is_blamed_not_what_followed_from_it() -> None:
     assert failure.configuration
 
 
+def test_a_survivor_that_was_gone_first_is_not_blamed_for_what_it_saw() -> None:
+    head, other = dead(gang(), 70, 70).members
+    saw = replace(other.termination, reason="NodeLost", finished_at=NOW - 1)  # type: ignore[type-var]
+    assert failure_of(replace(gang(), members=(head, replace(other, termination=saw))), NOW).reason == "Code70"  # type: ignore[union-attr]
+
+
 def test_survivors_may_speak_before_they_are_deleted() -> None:
     found = dead(gang(), None, 70)
     first = next_actions(WANTED, seen(found), NOW)

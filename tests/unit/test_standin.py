@@ -111,7 +111,7 @@ def test_a_fault_of_one_node_ends_the_gang(tmp_path: Path, fault: dict[str, Any]
         assert running.processes[1].wait(timeout=PATIENCE_SECONDS) == codes[0]
         assert running.processes[0].wait(timeout=PATIENCE_SECONDS) == codes[1]
         told = running.termination(0)
-        assert told["reason"] == "NodeDied"
+        assert told["reason"] == "NodeLost"
         assert "node-1" in told["message"]
 
 
@@ -120,7 +120,7 @@ def test_a_frozen_node_is_noticed_by_its_lease(tmp_path: Path) -> None:
         running.wait_ready()
         running.processes[1].send_signal(signal.SIGSTOP)
         assert running.processes[0].wait(timeout=PATIENCE_SECONDS) == 71
-        assert running.termination(0)["reason"] == "NodeUnreachable"
+        assert running.termination(0)["reason"] == "NodeLost"
 
 
 def test_a_wrong_configuration_is_exit_78_with_its_reason(tmp_path: Path) -> None:

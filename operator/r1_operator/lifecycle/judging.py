@@ -15,6 +15,7 @@ from .gangs import Failure, Gang, GangState, Hang, Heard, Member
 from .records import Record
 
 EXIT_CONFIGURATION = 78  # contracts.md, exit codes
+_NODE_LOST = "NodeLost"  # the engine's reason of an end whose cause is another node
 
 UNSCHEDULABLE_SECONDS = 30
 """A pod pinned to a node that somebody else took in the meantime stays unschedulable: the scheduler has this long."""
@@ -137,11 +138,12 @@ def _failure(gang: Gang, evidence: Evidence, now: float) -> Failure | None:
 
 
 def _death(gang: Gang, dead: list[Member]) -> Failure:
-    # When one part dies the others end as well ("a peer is gone"): a configuration error or the first end is the cause.
-    def order(member: Member) -> tuple[bool, float, int]:
+    # When one part dies the others end as well: a configuration error is the cause, then what speaks of itself and not
+    # of a peer (on a busy machine the survivors may be gone before the dead one's container is), then the first end.
+    def order(member: Member) -> tuple[bool, bool, float, int]:
         end = member.termination
         assert end is not None
-        return end.exit_code != EXIT_CONFIGURATION, end.finished_at, member.index
+        return end.exit_code != EXIT_CONFIGURATION, end.reason == _NODE_LOST, end.finished_at, member.index
 
     first = min(dead, key=order)
     end = first.termination
