@@ -163,7 +163,10 @@ class Rounds(RuleBasedStateMachine):
         """Its kubelet and its agent are silent alike, and so few others with it that its machine may well be off."""
         machines = self.cluster.machines
         holding = set(machines.holders())
-        few = len(holding & (machines.silent | machines.off)) <= max(BREAKER_NODES, BREAKER_SHARE * len(holding))
+        # Of a machine that somebody has declared dead, or has taken out, nobody wonders why it is silent.
+        declared = {name for name, node in machines.nodes.items() if OUT_OF_SERVICE in str(node["spec"].get("taints"))}
+        wondered = holding & (machines.silent | machines.off) & set(machines.nodes) - declared
+        few = len(wondered) <= max(BREAKER_NODES, BREAKER_SHARE * len(holding))
         return (
             few
             and self.cluster.mute_all
