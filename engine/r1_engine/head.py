@@ -125,7 +125,7 @@ class HeadRole:
             [sys.executable, "-m", "r1_engine.driver"], environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.node.awaited.add(driver.pid)
-        self.node.watch(driver.pid, "the Ray driver")
+        self.node.watch(driver.pid, "the Ray driver", follows=True)
         self._tasks.start(self._hear_driver(driver))
         return driver
 
@@ -141,8 +141,9 @@ class HeadRole:
             if placed := message.get("placed"):
                 log(f"placed on {', '.join(placed)}")
             elif failed := message.get("failed"):
-                code = Exit.NOT_PLACED if failed["reason"] == "NotPlaced" else Exit.DIED
-                self.node.fail(code, failed["reason"], failed["message"])
+                was_placed = failed["reason"] != "NotPlaced"
+                code = Exit.DIED if was_placed else Exit.NOT_PLACED
+                self.node.fail(code, failed["reason"], failed["message"], consequence=was_placed)
             elif (ended := message.get("ended")) and not self._stopping:
                 # The agent of that node knows more, and has told of it before if its link is alive.
                 message = f"{self._gang.describe(ended['index'])}: {ended['what']} ended."

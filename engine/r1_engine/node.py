@@ -167,22 +167,22 @@ class Node:
                 self.enter(Stage.RAY, "Ray runs here; waiting for the whole gang.")
                 return
 
-    def watch(self, pid: int, part: str) -> None:
-        """Ends the gang when the process ends."""
+    def watch(self, pid: int, part: str, *, follows: bool = False) -> None:
+        """Ends the gang when the process ends; with `follows` one that ends when another part has."""
         if pid in self._watch:
             return
         if not self._watch.add(pid, part):
-            self._part_ended(part)
+            self._part_ended(part, follows)
             return
         descriptor = self._watch.fileno_by_pid()[pid]
-        asyncio.get_running_loop().add_reader(descriptor, self._on_death, pid, descriptor)
+        asyncio.get_running_loop().add_reader(descriptor, self._on_death, pid, descriptor, follows)
 
-    def _on_death(self, pid: int, descriptor: int) -> None:
+    def _on_death(self, pid: int, descriptor: int, follows: bool) -> None:
         asyncio.get_running_loop().remove_reader(descriptor)
-        self._part_ended(self._watch.remove(pid))
+        self._part_ended(self._watch.remove(pid), follows)
 
-    def _part_ended(self, part: str) -> None:
-        self.fail(Exit.DIED, "PartDied", f"{self.settings.label}: {part} ended.")
+    def _part_ended(self, part: str, follows: bool) -> None:
+        self.fail(Exit.DIED, "PartDied", f"{self.settings.label}: {part} ended.", consequence=follows)
 
     async def _serve_actor(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._actor = writer
@@ -196,7 +196,8 @@ class Node:
         finally:
             self._actor = None
             if not self.server_ended.is_set():
-                self.fail(Exit.DIED, "ActorDied", f"{self.settings.label}: its Ray actor ended.")
+                # An actor ends with its raylet: which of the two is seen first is chance.
+                self.fail(Exit.DIED, "ActorDied", f"{self.settings.label}: its Ray actor ended.", consequence=True)
             with suppress(OSError):
                 writer.close()
 

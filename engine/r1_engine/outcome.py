@@ -24,7 +24,7 @@ class Exit(IntEnum):
 class Cause:
     """The first thing that went wrong in a gang (or a clean drain), told to every member of it.
 
-    consequence: it may well follow from something on another node, whose report is then still on its way.
+    consequence: it may well follow from something else, here or on another node, whose report is then still on its way.
     """
 
     code: Exit

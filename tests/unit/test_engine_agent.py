@@ -1,7 +1,9 @@
-"""The agent's endpoints: what only tells is open, what acts takes the gang's token."""
+"""The agent: what only tells is open, what acts takes the gang's token; what ended first is what it tells."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from r1_engine.agent import application
 from r1_engine.config import EngineConfig, Pod, Settings
 from r1_engine.doors import has_token
+from r1_engine.node import Ending, Node
+from r1_engine.node_paths import AGENT_SOCKET
+from r1_engine.outcome import Cause
 
 
 class Role:
@@ -64,3 +69,27 @@ async def test_only_the_gangs_token_drains(given: str) -> None:
 def test_no_token_at_all_opens_nothing() -> None:
     assert not has_token("Bearer ", "")
     assert not has_token("Bearer \u00e9", "e")
+
+
+@pytest.mark.parametrize("raylet_dies", [True, False])
+async def test_a_ray_actor_that_ended_with_its_raylet_is_not_the_cause(tmp_path: Path, raylet_dies: bool) -> None:
+    """The actor's connection may close before the kernel tells of the raylet's end."""
+    ending = Ending(settle=60 if raylet_dies else 0.01)
+    told = settings()
+    node = Node(
+        told.model_copy(update={"pod": told.pod.model_copy(update={"run_dir": tmp_path})}), ending, lambda: None
+    )
+    server = await asyncio.start_unix_server(node._serve_actor, str(tmp_path / AGENT_SOCKET))
+    raylet = await asyncio.create_subprocess_exec("sleep", "600")
+    node.watch(raylet.pid, "raylet")
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / AGENT_SOCKET))
+    writer.close()
+    if raylet_dies:
+        assert await reader.read() == b""  # the agent has seen the end of the actor, and closed its side
+        raylet.kill()
+    cause: Cause = await asyncio.wait_for(ending.wait(), 60)
+    assert cause.message == f"node 0 (n): {'raylet' if raylet_dies else 'its Ray actor'} ended."
+    with suppress(ProcessLookupError):
+        raylet.kill()
+    await raylet.wait()
+    server.close()

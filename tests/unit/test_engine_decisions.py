@@ -287,7 +287,6 @@ def test_a_server_that_lost_its_peer_does_not_win_over_the_peer(words: str) -> N
     assert asyncio.run(first_to_last(consequence, first_hand, settle=60)) == first_hand
     assert asyncio.run(first_to_last(first_hand, consequence, settle=60)) == first_hand
     assert asyncio.run(first_to_last(consequence, settle=0.01)) == consequence
-    assert asyncio.run(first_to_last(consequence, first_hand, settle=0)) == consequence  # a member only tells
 
 
 def test_an_xid_before_a_death_is_told_with_it() -> None:
