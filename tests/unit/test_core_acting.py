@@ -26,13 +26,15 @@ class ApiServer:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.quota, self.applied = pods, 0
         self.broken: ApiError | None = None
+        self.fading = 0
+        """So many times a name is in the way, and what had it is gone when one looks."""
 
     def add(self, obj: dict[str, Any]) -> None:
         self.objects[obj["kind"], obj["metadata"]["name"]] = obj
 
     async def create(self, obj: JsonObject) -> dict[str, Any]:
         key = (obj["kind"], obj["metadata"]["name"])
-        if key in self.objects:
+        if key in self.objects or self.fading:
             raise ApiError(409, "AlreadyExists", "")
         if self.broken is not None and obj["kind"] == "Pod":
             raise self.broken
@@ -44,6 +46,9 @@ class ApiServer:
         return made
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+        if (resource.kind, name) not in self.objects:
+            self.fading -= 1
+            raise ApiError(404, "NotFound", f"{resource.plural} {name!r} not found")
         return self.objects[resource.kind, name]
 
     async def apply(self, obj: JsonObject, *, uid: str) -> dict[str, Any]:
@@ -104,6 +109,18 @@ async def test_a_config_map_that_is_left_of_an_earlier_gang_of_that_name_is_not_
     stale["data"] = {"engine.json": "{}"}
     await api.actor().create_gang(template, UID, gang(0))
     assert "headAddress" in api.objects["ConfigMap", "r1-0-0"]["data"]["engine.json"]
+
+
+async def test_a_name_that_became_free_meanwhile_is_taken(template: Template) -> None:
+    """A pod of the predecessor in the moment in which it goes: the create meets it, the look that follows does not."""
+    api = ApiServer()
+    api.fading = 1
+    await api.actor().create_gang(template, UID, gang(0))
+    assert api.names("Pod") == ["r1-0-0-0", "r1-0-0-1"]
+    api.fading = 99
+    with pytest.raises(ApiError) as told:  # and not for ever
+        await api.actor().create_gang(template, UID, gang(1))
+    assert told.value.not_found
 
 
 async def test_an_object_of_somebody_elses_is_named_and_left_as_it_is() -> None:

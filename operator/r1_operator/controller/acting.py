@@ -18,6 +18,8 @@ from ..rounds.facts import Child
 
 _REPEAT_SECONDS = 10.0
 """A delete that the watch has not shown yet is not sent again before this."""
+_TRIES = 3
+"""For a name that comes and goes."""
 
 
 @dataclass(slots=True)
@@ -49,17 +51,27 @@ class Actor:
     # --- children --------------------------------------------------------------------------------------------------
     async def create(self, obj: JsonObject, uid: str) -> JsonObject:
         """Create it, or find that it exists and is ours. → the live object. Raises NameTaken, ApiError."""
-        try:
-            made = await self._client.create(obj)
-        except ApiError as error:
-            if not error.already_exists:
-                raise
-            namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-            made = await self._client.get(resource_of(obj), namespace, name)
-            if not owned_by(made, uid):
-                raise NameTaken(child_of(obj), owner_words(made)) from error
+        made = await self._made_or_found(obj)
+        if not owned_by(made, uid):
+            raise NameTaken(child_of(obj), owner_words(made))
         self._cache.remember(dict(made))
         return made
+
+    async def _made_or_found(self, obj: JsonObject) -> JsonObject:
+        """A name that was in the way may be free by the time one looks whose it is: then it is tried again."""
+        resource, (namespace, name) = resource_of(obj), (obj["metadata"]["namespace"], obj["metadata"]["name"])
+        for left in reversed(range(_TRIES)):
+            try:
+                return await self._client.create(obj)
+            except ApiError as error:
+                if not error.already_exists:
+                    raise
+            try:
+                return await self._client.get(resource, namespace, name)
+            except ApiError as error:
+                if not error.not_found or not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     async def create_unread(self, obj: JsonObject) -> None:
         """Create what may be there already and may not be read: its name says whose it is. Raises ApiError."""
