@@ -11,6 +11,7 @@ from r1_engine.fabric import Fabric
 from r1_engine.fabric_ports import choose
 from r1_engine.loading import LOADING_VARIABLE
 from r1_engine.node_paths import GATE_FILE
+from r1_engine.proxies import without_proxy
 from r1_engine.ray_group import THREADS_VARIABLE, bracketed
 
 # What Ray puts into a worker's environment and an engine must not inherit: OMP_NUM_THREADS is set to the actor's CPUs.
@@ -77,4 +78,4 @@ def environment(
     if config.device == "cpu":
         defaults |= cpu.environment(config.nodes * config.gpus_per_node, cores, settings.pod.index)
     # What the user set in the pod or in engine.json wins over what we would choose, not over what we rely on.
-    return {**defaults, **kept, **config.env, **own}
+    return without_proxy({**defaults, **kept, **config.env, **own}, (settings.pod.ip, config.head_address))

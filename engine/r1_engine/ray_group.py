@@ -13,6 +13,7 @@ from pathlib import Path
 
 from r1_engine import processes
 from r1_engine.config import Settings
+from r1_engine.proxies import without_proxy
 
 # The least Ray accepts. Only a few control messages pass through it, and /dev/shm belongs to NCCL and DeepEP.
 OBJECT_STORE_BYTES = 78_643_200
@@ -53,7 +54,8 @@ class RayStartError(Exception):
 def environment(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """For `ray start`, the driver and through them every worker."""
     threads = {THREADS_VARIABLE: base["OMP_NUM_THREADS"]} if "OMP_NUM_THREADS" in base else {}
-    return {**base, **threads, **ENVIRONMENT, "RAY_AUTH_TOKEN": settings.token}
+    direct = without_proxy(base, (settings.pod.ip, settings.config.head_address))
+    return {**direct, **threads, **ENVIRONMENT, "RAY_AUTH_TOKEN": settings.token}
 
 
 def address(settings: Settings, head_ip: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from r1_gateway.addresses import everywhere, host_of
 from r1_gateway.admin import Admin
 from r1_gateway.feeder import Feeder
 from r1_gateway.placeholder import placeholder_app
@@ -40,8 +41,7 @@ async def serve(app: web.Application, address: str, port: int, stack: AsyncExitS
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, address, port)
-    await site.start()
+    await web.TCPSite(runner, host_of(address), port).start()
     return int(runner.addresses[0][1])
 
 
@@ -101,7 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m r1_gateway", description="Feed and supervise the router of a pod.")
     parser.add_argument("--config", type=Path, default=CONFIG_FILE)
     parser.add_argument("--engine-key-file", type=Path, default=ENGINE_KEY_FILE)
-    parser.add_argument("--address", default="0.0.0.0", help="where to listen; default: everywhere")
+    parser.add_argument("--address", default=everywhere(), help="where to listen; default: everywhere")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:

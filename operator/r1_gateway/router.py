@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any
 
 import aiohttp
 
+from r1_gateway.addresses import local
 from r1_gateway.feed import Entry, entries_of
 from r1_gateway.settings import Settings
 
@@ -81,6 +83,11 @@ def router_arguments(settings: Settings, admin_key: str) -> list[str]:
     return flags + [str(part) for pair in options.items() for part in pair]
 
 
+def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The router speaks to engines only, and obeys proxies that a webhook gives to every pod for the world outside."""
+    return {name: value for name, value in environment.items() if not name.lower().endswith("_proxy")}
+
+
 _DONE_ALREADY = {("DELETE", 404), ("POST", 409)}  # gone already; being registered already
 
 
@@ -89,9 +96,7 @@ class Router:
 
     def __init__(self, settings: Settings, admin_key: str, session: aiohttp.ClientSession) -> None:
         self._arguments = router_arguments(settings, admin_key)
-        self._url = f"http://127.0.0.1:{settings.port}"
-        if settings.address not in ("0.0.0.0", "127.0.0.1"):
-            self._url = f"http://{settings.address}:{settings.port}"
+        self._url = f"http://{local(settings.address)}:{settings.port}"
         self._headers = {"Authorization": f"Bearer {admin_key}"}
         self._engine_key = settings.engine_key
         self._session = session
@@ -100,7 +105,7 @@ class Router:
     async def start(self) -> None:
         """Start the process; `alive` tells when it serves."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "r1_gateway.router", stdin=asyncio.subprocess.PIPE
+            sys.executable, "-m", "r1_gateway.router", stdin=asyncio.subprocess.PIPE, env=without_proxies(os.environ)
         )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._arguments).encode())

@@ -26,8 +26,8 @@ class Settings:
     served_name: str
     admin_hash: str
     api_key: str | None
+    address: str
     engine_key: str | None = None
-    address: str = "0.0.0.0"
     port: int = 8000
     admin_port: int = 8001
     metrics_port: int = 29000
@@ -41,9 +41,7 @@ class SettingsError(Exception):
     """What is wrong with the configuration, where, and the remedy."""
 
 
-def read_settings(
-    config_file: Path, engine_key_file: Path, environment: Mapping[str, str], address: str = "0.0.0.0"
-) -> Settings:
+def read_settings(config_file: Path, engine_key_file: Path, environment: Mapping[str, str], address: str) -> Settings:
     """Read and check the configuration. Raises SettingsError that names the file and the field."""
     try:
         config = json.loads(config_file.read_text())

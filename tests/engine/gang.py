@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Any
 
 from r1_engine import processes
+from r1_engine.ray_group import bracketed
 
 from tests.engine import namespaces
 
@@ -58,10 +59,11 @@ TWO_RANKS = ("--tp-size", "2", "--attn-dp-size", "2", "--ep-size", "2", "--reaso
 
 
 class Network:
-    """A bridge of its own on this machine; the pods hang on it as eth0. `cut` takes one pod's cable."""
+    """A bridge of its own on this machine; the pods hang on it as eth0, with addresses of one family (4 or 6). `cut`
+    takes one pod's cable."""
 
-    def __init__(self, nodes: int) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: int, family: int = 4) -> None:
+        self.nodes, self.family = nodes, family
         namespaces.enter()
         self._number = next(
             n for n in range(1, 250) if self._ip("link", "add", f"r1t{n}", "type", "bridge", check=False)
@@ -69,14 +71,14 @@ class Network:
         self.bridge = f"r1t{self._number}"
 
     def __enter__(self) -> Network:
-        self._ip("addr", "add", f"{self._address(254)}/24", "dev", self.bridge)
+        self._ip("addr", "add", self._interface(254), "dev", self.bridge, *self._at_once)
         self._ip("link", "set", self.bridge, "up")
         for index in range(self.nodes):
             space, cable = self.space(index), self._cable(index)
             self._ip("netns", "add", space)
             self._ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", space)
             self._ip("link", "set", cable, "master", self.bridge, "up")
-            self._ip("-n", space, "addr", "add", f"{self.address(index)}/24", "dev", "eth0")
+            self._ip("-n", space, "addr", "add", self._interface(10 + index), "dev", "eth0", *self._at_once)
             self._ip("-n", space, "link", "set", "eth0", "up")
             self._ip("-n", space, "link", "set", "lo", "up")
         return self
@@ -100,7 +102,15 @@ class Network:
         return f"{self.bridge}v{index}"
 
     def _address(self, host: int) -> str:
-        return f"10.209.{self._number}.{host}"
+        return f"10.209.{self._number}.{host}" if self.family == 4 else f"fd00:209:{self._number}::{host}"
+
+    def _interface(self, host: int) -> str:
+        return f"{self._address(host)}/{24 if self.family == 4 else 64}"
+
+    @property
+    def _at_once(self) -> tuple[str, ...]:
+        """An IPv6 address is used only after a second in which nobody else claimed it."""
+        return () if self.family == 4 else ("nodad",)
 
     @staticmethod
     def _ip(*arguments: str, check: bool = True) -> bool:
@@ -153,11 +163,12 @@ class Gang:
     models: dict[int, Path] = field(default_factory=dict)  # another model directory for single nodes
     tokens: dict[int, str] = field(default_factory=dict)  # another Ray token for single nodes
     python: str = sys.executable
+    family: int = 4  # of the pods' addresses
     pods: list[PodProcess] = field(default_factory=list)
 
     def __enter__(self) -> Gang:
         self.directory = Path(tempfile.mkdtemp(prefix="r1-gang-"))
-        self._network = Network(self.nodes)
+        self._network = Network(self.nodes, self.family)
         self.token, self.key = secrets.token_hex(16), secrets.token_hex(16)
         self.started_at = time.monotonic()
         try:
@@ -252,11 +263,14 @@ class Gang:
     @property
     def url(self) -> str:
         """SGLang's HTTP server on node 0, reachable from this process."""
-        return f"http://{self._network.address(0)}:30000"
+        return self._url(0, 30000)
 
     def get(self, index: int, path: str, port: int = 8500) -> tuple[int, Any]:
         """(status, JSON body or None); status 0 when nobody answers."""
-        return _request(f"http://{self._network.address(index)}:{port}{path}")
+        return _request(f"{self._url(index, port)}{path}")
+
+    def _url(self, index: int, port: int) -> str:
+        return f"http://{bracketed(self._network.address(index))}:{port}"
 
     def post(self, url: str, body: Any, seconds: float = 60, key: str | None = None) -> tuple[int, Any]:
         """With the key of the HTTP port, or another one."""

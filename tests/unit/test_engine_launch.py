@@ -49,6 +49,36 @@ def test_loopback_and_ipv6_addresses_work() -> None:
     assert (value(argv, "--host"), value(argv, "--dist-init-addr")) == ("::", "[fd00::1]:25000")
 
 
+PROXY = {"HTTP_PROXY": "http://proxy:3128", "https_proxy": "http://proxy:3128"}
+
+
+def test_no_proxy_of_the_cluster_stands_between_parts_of_a_gang() -> None:
+    def direct(base: dict[str, str], **env: str) -> dict[str, str]:
+        told = settings(ip="fd00::7", headAddress="r1-0-1-0.r1.web.svc", env=env)
+        ray = ray_group.environment({**PROXY, **base}, told)
+        server = launch.environment(ray, told, (0, 1), "eth0")
+        assert server["HTTP_PROXY"] == "http://proxy:3128", "the user's, for the world outside"
+        assert server["NO_PROXY"] == server["no_proxy"]
+        assert ray["NO_PROXY"] == ray["no_proxy"]
+        return server
+
+    ours = {"localhost", "127.0.0.1", "::1", ".svc", "fd00::7", "r1-0-1-0.r1.web.svc"}
+    assert set(direct({})["NO_PROXY"].split(",")) == ours
+    assert set(direct({"NO_PROXY": "a, b", "no_proxy": "b,c"})["NO_PROXY"].split(",")) == {"a", "b", "c", *ours}
+    assert set(direct({"NO_PROXY": "a"}, no_proxy="d")["NO_PROXY"].split(",")) >= {"a", "d", *ours}
+    assert direct({"no_proxy": "*"})["NO_PROXY"] == "*"
+
+
+def test_requests_obeys_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client that SGLang asks itself with."""
+    get_environ_proxies = importlib.import_module("requests.utils").get_environ_proxies
+    for name, value in launch.environment(PROXY, settings(ip="fd00::7"), (), "eth0").items():
+        monkeypatch.setenv(name, value)
+    for host in ("127.0.0.1", "[::1]", "[fd00::7]", "head", "x.ns.svc"):
+        assert get_environ_proxies(f"http://{host}:30000/model_info", no_proxy=None) == {}
+    assert get_environ_proxies("http://example.com", no_proxy=None)
+
+
 def test_cpu_mode_adds_its_flags_and_the_users_win() -> None:
     argv = launch.command(settings(device="cpu", engineArgs=["--max-total-tokens", "4096"]), "10.0.0.1")
     assert value(argv, "--device") == "cpu"

@@ -21,9 +21,10 @@ class Engine:
     `ranks`: attention-DP ranks. The router asks for loads only where there is one: with several it never does.
     """
 
-    def __init__(self, ranks: int) -> None:
+    def __init__(self, ranks: int, host: str = "127.0.0.1") -> None:
         self.ranks = ranks
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self._host, self._port = host, free_port()
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
         self.registers_after = 0.0
         """Seconds until it answers a router that wants to know it: so long the router holds it for no worker yet."""
         self.late_probes = 0
@@ -48,7 +49,7 @@ class Engine:
         app.router.add_post("/v1/chat/completions", self._chat)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", int(self.url.rsplit(":", 1)[1])).start()
+        await web.TCPSite(self._runner, self._host, self._port).start()
 
     async def die(self) -> None:
         """As SIGKILL does it: connections are reset, new ones refused."""
@@ -130,9 +131,9 @@ def swallowing(url: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def engines(count: int, ranks: int = 2) -> AsyncIterator[list[Engine]]:
-    """So many replicas that serve; they are gone at the end."""
-    running = [Engine(ranks) for _ in range(count)]
+async def engines(count: int, ranks: int = 2, host: str = "127.0.0.1") -> AsyncIterator[list[Engine]]:
+    """So many replicas that serve on this host; they are gone at the end."""
+    running = [Engine(ranks, host) for _ in range(count)]
     try:
         for engine in running:
             await engine.start()

@@ -44,6 +44,12 @@ class Gateway:
     engine_key: str | None = None
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
+    metrics_port: int = field(default_factory=free_port)
+    address: str | None = "127.0.0.1"
+    """Where it listens; None: where it does by itself."""
+    seen_at: str = "127.0.0.1"
+    """The address by which the test reaches it, as operator, kubelet and users do in turn."""
+    environment: dict[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     wanted: tuple[str, ...] = ()
 
@@ -52,7 +58,7 @@ class Gateway:
             "servedName": MODEL,
             "port": self.port,
             "adminPort": self.admin_port,
-            "metricsPort": free_port(),
+            "metricsPort": self.metrics_port,
             "drainSeconds": 30,
             "lingerSeconds": 0.5,
             "workers": list(workers),
@@ -63,8 +69,10 @@ class Gateway:
         if self.engine_key is not None:
             (self.folder / "key").write_text(self.engine_key)
         files = ["--config", str(self.folder / "gateway.json"), "--engine-key-file", str(self.folder / "key")]
-        command = [sys.executable, "-m", "r1_gateway", *files, "--address", "127.0.0.1"]
-        environment = {**os.environ, **({"R1_API_KEY": self.api_key} if self.api_key else {})}
+        where = ["--address", self.address] if self.address else []
+        command = [sys.executable, "-m", "r1_gateway", *files, *where]
+        key = {"R1_API_KEY": self.api_key} if self.api_key else {}
+        environment = {**os.environ, **key, **self.environment}
         with (self.folder / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=log, stdout=log)
 
@@ -79,7 +87,7 @@ class Gateway:
 
     async def ready(self) -> bool:
         try:
-            async with self.session.get(f"http://127.0.0.1:{self.admin_port}/ready") as answer:
+            async with self.session.get(f"http://{self._host}:{self.admin_port}/ready") as answer:
                 return answer.status == 200
         except aiohttp.ClientError:
             return False
@@ -88,7 +96,7 @@ class Gateway:
         self.wanted = urls
         wanted = frozenset(Worker(url) for url in urls)
         options: dict[str, Any] = {"token": self.token, "epoch": epoch, "port": self.admin_port}
-        return await sync_workers(self.session, ["127.0.0.1"], wanted, **options)
+        return await sync_workers(self.session, [self.seen_at], wanted, **options)
 
     async def serve(self, *urls: str) -> None:
         """Start, feed and wait until ready, as operator and kubelet do."""
@@ -119,9 +127,18 @@ class Gateway:
                         started.set()
         return events
 
+    async def metrics(self) -> str:
+        async with self.session.get(f"http://{self._host}:{self.metrics_port}/metrics") as answer:
+            assert answer.status == 200
+            return await answer.text()
+
     @property
     def _chat(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1/chat/completions"
+        return f"http://{self._host}:{self.port}/v1/chat/completions"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.seen_at}]" if ":" in self.seen_at else self.seen_at
 
 
 def bearer(key: str | None) -> dict[str, str]:
