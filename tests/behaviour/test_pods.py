@@ -96,6 +96,38 @@ def test_a_mount_of_no_volume_and_a_gpu_of_ones_own_are_refused_by_field(deploy:
     assert r1.pods() == []
 
 
+IMAGE = "r1-standin:dev"
+COPY = ["sh", "-c", "touch /to/libnccl-net.so"]
+DAEMON = {"name": "daemon", "image": IMAGE, "command": ["sleep", "infinity"], "restartPolicy": "Always"}
+
+
+def beside(plugin: list[str]) -> dict[str, Any]:
+    """As a fabric's own documentation has it: a plugin is copied to the engine, a daemon runs beside it."""
+    copy = {"name": "plugin", "image": IMAGE, "command": plugin, "volumeMounts": [{"name": "nccl", "mountPath": "/to"}]}
+    volumes = [{"name": "nccl", "emptyDir": {}}]
+    return {
+        "podTemplate": {"spec": {"initContainers": [copy, DAEMON], "volumes": volumes}},
+        "volumeMounts": [{"name": "nccl", "mountPath": "/nccl"}],
+    }
+
+
+def test_what_runs_before_and_beside_the_engine_runs_and_its_failure_is_named(deploy: Deploy) -> None:
+    r1 = deploy(topology=ONE_NODE, engine=beside(["sh", "-c", "echo no such file > /dev/termination-log; exit 78"]))
+    told = wait_for("told", lambda: r1.condition("Ready").get("message", ""), until=lambda m: "InitContainer" in m)
+    assert "init container plugin ended with exit code 78" in told
+    assert "no such file" in told
+    r1.apply(topology=ONE_NODE, engine=beside(COPY))
+    wait_for("it serves", lambda: list(r1.gangs().values()), until=["Ready"].__eq__)
+    (pod,) = [pod for pod in r1.pods() if pod["status"]["phase"] == "Running"]
+    inside = r1.kubectl("exec", pod["metadata"]["name"], "-c", "engine", "--", "ls", "/nccl")
+    assert inside.split() == ["libnccl-net.so"]
+    daemon = pod["status"]["initContainerStatuses"][1]
+    assert daemon["name"] == "daemon"
+    assert "running" in daemon["state"]
+    r1.kubectl("delete", "r1d", "r1")
+    wait_for("all of it is gone, the daemon with its engine", r1.left, until=[].__eq__)
+
+
 def of_example(name: str) -> tuple[dict[str, str], dict[str, Any]]:
     """The variables and the rest of spec.engine of an example, but for what stand-ins do not have: image and fabric."""
     engine: dict[str, Any] = yaml.safe_load((CHECKOUT / "examples" / f"{name}.yaml").read_text())["spec"]["engine"]

@@ -29,8 +29,14 @@ def mount(path: str, **fields: Any) -> dict[str, Any]:
     return engine(volumeMounts=[{"name": "cache", "mountPath": path, **fields}])
 
 
+def beside(**fields: Any) -> dict[str, Any]:
+    """`engine` with a container of the user's own."""
+    return {"podTemplate": {"spec": {"initContainers": [{"name": "daemon", "image": "d:1", **fields}]}}}
+
+
 MOUNT = f"{ENGINE}.volumeMounts[0]"
 POD = f"{ENGINE}.podTemplate.spec"
+INIT = f"{POD}.initContainers[0]"
 METADATA = f"{ENGINE}.podTemplate.metadata"
 
 BROKEN_PODS = (
@@ -72,6 +78,16 @@ BROKEN_PODS = (
         engine(securityContext={"capabilities": {"add": ["CAP_SYS_NICE"]}}),
         f"{ENGINE}.securityContext.capabilities.add[0]",
         "as Kubernetes spells it",
+    ),
+    Case("the engine's name", spec(engine=beside(name="engine")), f"{INIT}.name", "has this name"),
+    *(
+        Case(
+            f"no amount of a container's {field}",
+            spec(engine=beside(resources={field: {"cpu": "much"}})),
+            f"{INIT}.resources.{field}",
+            "not a quantity",
+        )
+        for field in ("requests", "limits")
     ),
     Case("a label like none", metadata(labels={"a b": "c"}), f"{METADATA}.labels", "Kubernetes takes"),
     Case("our label", metadata(labels={"r1operator.dev/gang": "r1-0-0"}), f"{METADATA}.labels", "operator's own"),
@@ -136,6 +152,7 @@ BROKEN_POD_FIELDS = (
         f"{ENGINE}.volumeMounts[1]",
         "uplicate value",
     ),
+    Case("a probe", spec(engine=beside(startupProbe={})), f"{INIT}.startupProbe", "unknown field"),
     Case("affinity", pod(affinity={}), f"{POD}.affinity", "unknown field"),
     Case("a label's value", metadata(labels={"a": "b c"}), f"{METADATA}.labels.a", "match"),
     Case(
@@ -179,6 +196,20 @@ EVERYTHING: dict[str, Any] = GOOD | {
                     "serviceAccountName": "r1",
                     "imagePullSecrets": [{"name": "registry"}],
                     "hostNetwork": True,
+                    "initContainers": [
+                        {"name": "plugin", "image": "nccl-plugin:1", "command": ["cp", "-r", "/plugin", "/to"]},
+                        {
+                            "name": "daemon",
+                            "image": "tcpxo:1",
+                            "imagePullPolicy": "Never",
+                            "args": ["--all"],
+                            "env": [{"name": "D", "value": "1"}],
+                            "restartPolicy": "Always",
+                            "resources": {"requests": {"cpu": "1"}, "limits": {"example.com/x": "1"}},
+                            "volumeMounts": [{"name": "cache", "mountPath": "/host/sys", "readOnly": True}],
+                            "securityContext": {"privileged": True},
+                        },
+                    ],
                     "volumes": [
                         {"name": "cache", "hostPath": {"path": "/var/cache/r1", "type": "DirectoryOrCreate"}},
                         {"name": "claim", "persistentVolumeClaim": {"claimName": "tuning", "readOnly": True}},

@@ -11,7 +11,6 @@ from r1_operator.lifecycle.decide import SETTLE_SECONDS, next_actions
 from r1_operator.lifecycle.gangs import Failure, Gang, GangState, Hang, Heard, Member, Termination
 from r1_operator.lifecycle.judging import START_MARGIN_SECONDS, UNREADY_SECONDS, Evidence, judge
 from r1_operator.lifecycle.observed import Allowance, Observed, Refusal, Wanted
-from r1_operator.lifecycle.pods import gangs_of
 from r1_operator.lifecycle.records import STABLE_SECONDS, Record
 
 NOW = 1_000_000.0
@@ -367,34 +366,3 @@ def test_a_gang_that_no_longer_fits_its_nodes_fails_so_that_it_is_placed_anew() 
     failure = failure_of(found, NOW)
     assert failure is not None
     assert failure.reason == "NodeTaken"
-
-
-def test_last_words_are_read_from_the_termination_log() -> None:
-    words = '{"reason": "TokenizerNotFound", "message": "no tokenizer.json; copy it", "node": "n7"}'
-    pod = {
-        "metadata": {
-            "name": "r1-0-0-0",
-            "uid": "u",
-            "creationTimestamp": "2026-11-25T13:00:00Z",
-            "labels": {
-                "app.kubernetes.io/component": "engine",
-                "r1operator.dev/gang": "r1-0-0",
-                "r1operator.dev/node-index": "0",
-                "r1operator.dev/nodes": "1",
-            },
-        },
-        "spec": {"nodeName": "n7"},
-        "status": {
-            "phase": "Failed",
-            "containerStatuses": [
-                {
-                    "name": "engine",
-                    "state": {"terminated": {"exitCode": 78, "message": words, "finishedAt": "2026-11-25T13:01:00Z"}},
-                }
-            ],
-        },
-    }
-    failure = failure_of(gangs_of([pod])[0], NOW)
-    assert failure is not None
-    assert failure.reason == "TokenizerNotFound"
-    assert failure.message == "pod r1-0-0-0 on node n7: no tokenizer.json; copy it (node n7)"

@@ -161,6 +161,5 @@ def test_arguments_reach_the_engine_as_they_were_said() -> None:
         assert words == argv[argv.index(words[0]) :][: len(words)]
 
 
-def test_nothing_is_missing_but_what_is_known_to_be() -> None:
-    known = {"sidecar of the fabric"}
-    assert {name for _, name, _ in with_verdict("missing")} == known
+def test_nothing_is_missing() -> None:
+    assert not list(with_verdict("missing"))

@@ -22,7 +22,7 @@ from r1_operator.planning.profiles import resolve, resolve_all
 from r1_operator.rounds.reading import Settings, Subject, read_subject
 
 from tests.chart.cases import GOOD, merged, spec
-from tests.chart.pod_cases import EVERYTHING
+from tests.chart.pod_cases import EVERYTHING, beside
 
 SITE = {
     "name": "H100x8",
@@ -143,6 +143,11 @@ def test_all_that_may_be_said_reaches_the_pods_and_ours_stays_ours() -> None:
     assert pod["spec"]["imagePullSecrets"] == [{"name": "site"}, {"name": "registry"}]
     assert pod["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "r1"
     assert pod["metadata"]["labels"]["app.kubernetes.io/instance"] == "r1"
+    plugin, daemon = pod["spec"]["initContainers"]
+    assert daemon == engine["podTemplate"]["spec"]["initContainers"][1]
+    nothing_more = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    own = engine["podTemplate"]["spec"]["initContainers"][0]
+    assert plugin == own | {"imagePullPolicy": "IfNotPresent", "securityContext": nothing_more}
     amounts = pod["spec"]["containers"][0]["resources"]
     limited = {"nvidia.com/gpu": "8", "rdma/ib": "8", "hugepages-2Mi": "5120Mi", "ephemeral-storage": "800Gi"}
     assert amounts == {"requests": {"cpu": "32", "memory": "512Gi"} | limited, "limits": limited}
@@ -186,6 +191,14 @@ def test_a_second_network_is_another_revision_and_the_default_requests_are_small
     [
         (spec(engine={"resources": {"limits": {"nvidia.com/gpu": 4}}}), "spec.engine.resources.limits[nvidia.com/gpu]"),
         (spec(engine={"volumeMounts": [{"name": "x", "mountPath": "/x"}]}), "spec.engine.volumeMounts[0].name"),
+        (
+            spec(engine=beside(resources={"limits": {"nvidia.com/gpu": 1}})),
+            "spec.engine.podTemplate.spec.initContainers[0].resources",
+        ),
+        (
+            spec(engine=beside(volumeMounts=[{"name": "x", "mountPath": "/x"}])),
+            "spec.engine.podTemplate.spec.initContainers[0].volumeMounts[0].name",
+        ),
         (
             spec(engine={"podTemplate": {"spec": {"volumes": [{"name": "x", "hostPath": {"path": "/etc"}}]}}}),
             "spec.engine.podTemplate.spec.volumes[0].hostPath.path",

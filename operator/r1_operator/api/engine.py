@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from .fabric import EngineFabric
 from .fields import ApiModel, LongText, Quantity, ShortText
-from .pod_template import EnginePodTemplate, EnvVar, SecurityContext, VolumeMount, map_by
+from .pod_template import EnginePodTemplate, EnvVar, PullPolicy, SecurityContext, VolumeMount, map_by
 
 EngineArgument = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
 class EngineResources(ApiModel):

@@ -6,10 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from .engine import PullPolicy
 from .fields import ApiModel, LongText, ObjectName, Quantity, ShortText
 from .names import PORT_GATEWAY
-from .pod_template import AnnotationValue, ConfigKey, PodTemplate
+from .pod_template import AnnotationValue, ConfigKey, PodTemplate, PullPolicy
 
 
 class SecretKey(ApiModel):

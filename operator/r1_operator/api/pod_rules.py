@@ -8,13 +8,23 @@ from collections.abc import Callable, Mapping
 from .engine import EngineResources
 from .fields import ApiModel
 from .gateway import GatewayResources
-from .names import GROUP, RESERVED_ENV, RESERVED_LABELS, RESERVED_MOUNTS, RESERVED_VOLUMES, SHARED_MOUNTS
+from .names import (
+    CONTAINER_ENGINE,
+    GROUP,
+    RESERVED_ENV,
+    RESERVED_LABELS,
+    RESERVED_MOUNTS,
+    RESERVED_VOLUMES,
+    SHARED_MOUNTS,
+)
 from .pod_template import (
     Capabilities,
+    ContainerResources,
     EmptyDirVolume,
     EnvVar,
     EnvVarSource,
     HostPathVolume,
+    InitContainer,
     PodMetadata,
     Toleration,
     Volume,
@@ -115,14 +125,18 @@ def _amounts_rules(scope: type[ApiModel], field: str, whose: str) -> tuple[Rule,
             f"{field} of {whose} takes {', '.join(_OF_EVERY_POD)} only",
             "remove what is not among them",
         ),
-        _map_rule(
-            scope,
-            field,
-            f"string(self.{field}[key]).matches('{QUANTITY_PATTERN}')",
-            lambda _, value: is_quantity(value),
-            f"a value of {field} of {whose} is not a quantity",
-            QUANTITY_REMEDY,
-        ),
+        _quantities_rule(scope, field, whose),
+    )
+
+
+def _quantities_rule(scope: type[ApiModel], field: str, whose: str) -> Rule:
+    return _map_rule(
+        scope,
+        field,
+        f"string(self.{field}[key]).matches('{QUANTITY_PATTERN}')",
+        lambda _, value: is_quantity(value),
+        f"a value of {field} of {whose} is not a quantity",
+        QUANTITY_REMEDY,
     )
 
 
@@ -243,6 +257,16 @@ POD_RULES: tuple[Rule, ...] = (
         message="this is not a capability as Kubernetes spells it",
         remedy="write it in capitals and without CAP_, e.g. SYS_NICE",
     ),
+    Rule(
+        scope=InitContainer,
+        field="name",
+        cel=f"self.name != '{CONTAINER_ENGINE}'",
+        holds=lambda container: container.name != CONTAINER_ENGINE,
+        message="the engine's container has this name",
+        remedy="choose another",
+    ),
+    _quantities_rule(ContainerResources, "requests", "a container"),
+    _quantities_rule(ContainerResources, "limits", "a container"),
     *_keys_rules("labels"),
     *_keys_rules("annotations"),
     _map_rule(

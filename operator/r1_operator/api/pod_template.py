@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from .fields import ApiModel, ObjectName, Quantity, ShortText
+from .fields import ApiModel, LongText, ObjectName, Quantity, ShortText
 
 Word = Annotated[str, StringConstraints(max_length=63)]
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
@@ -18,6 +18,7 @@ AnnotationValue = Annotated[str, StringConstraints(max_length=8192)]
 VolumeName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Folder = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 ConfigKey = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 EnvName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -146,7 +147,7 @@ class Capabilities(ApiModel):
 
 
 class SecurityContext(ApiModel):
-    """Rights of the engine's container beyond what it gets by itself (IPC_LOCK where RDMA pins memory)."""
+    """Rights of a container beyond what it gets by itself (the engine's: IPC_LOCK where RDMA pins memory)."""
 
     privileged: bool | None = Field(
         default=None, description="All rights and devices of the node; DeepEP's IBGDA needs it on many nodes."
@@ -191,8 +192,51 @@ class PodSpec(ApiModel):
     )
 
 
+class ContainerResources(ApiModel):
+    """Resources of a container of the user's own."""
+
+    requests: dict[ShortText, Quantity] = Field(
+        default_factory=dict, max_length=8, description="What is set aside for it."
+    )
+    limits: dict[ShortText, Quantity] = Field(
+        default_factory=dict, max_length=8, description="What it may use; for extended resources what it gets."
+    )
+
+
+class InitContainer(ApiModel):
+    """A container that ends before the engine starts or, with restartPolicy Always, runs beside it and ends with it."""
+
+    name: VolumeName = Field(description="Name of the container; not that of the engine's.")
+    image: LongText = Field(description="Image of the container, as a registry has it.")
+    image_pull_policy: PullPolicy | None = Field(
+        default=None, description="When the image is pulled. Default: the chart's images.pullPolicy."
+    )
+    command: tuple[AnnotationValue, ...] = Field(
+        default=(), max_length=16, description="What runs. Absent = the image's own."
+    )
+    args: tuple[AnnotationValue, ...] = Field(default=(), max_length=64, description="Its arguments.")
+    env: tuple[EnvVar, ...] = Field(
+        default=(), max_length=32, description="Environment variables.", json_schema_extra=map_by("name")
+    )
+    restart_policy: Literal["Always"] | None = Field(
+        default=None,
+        description="Always = a sidecar, such as a fabric's daemon: the engine starts after it and it ends with the"
+        " engine. Absent = it must end well before the engine starts.",
+    )
+    resources: ContainerResources = Field(
+        default_factory=ContainerResources, description="Its resources; the GPUs are the engine's."
+    )
+    volume_mounts: tuple[VolumeMount, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Where it sees the volumes of volumes.",
+        json_schema_extra=map_by("mountPath"),
+    )
+    security_context: SecurityContext = Field(default_factory=SecurityContext, description="Its rights.")
+
+
 class EnginePodSpec(PodSpec):
-    """Where the engine's pods may run, as whom, in which network and with which volumes."""
+    """Where the engine's pods may run, as whom, in which network, with which volumes and beside what."""
 
     host_network: bool | None = Field(
         default=None, description="Use the node's network, as RoCE needs without a second one. No NetworkPolicy holds."
@@ -201,6 +245,12 @@ class EnginePodSpec(PodSpec):
         default=(),
         max_length=32,
         description="Volumes beside the operator's own.",
+        json_schema_extra=map_by("name"),
+    )
+    init_containers: tuple[InitContainer, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Containers that run before the engine, in this order, or beside it.",
         json_schema_extra=map_by("name"),
     )
 

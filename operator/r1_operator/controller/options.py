@@ -12,10 +12,10 @@ from typing import get_args
 
 import yaml
 
-from ..api.engine import PullPolicy
 from ..api.hardware import HardwareProfile
 from ..api.names import PORT_OPERATOR
 from ..api.parse import parse_hardware_profile
+from ..api.pod_template import PullPolicy
 from ..manifests.context import ImagePull
 from ..manifests.network_policy import Reach
 from ..placement.place import DEFAULT_FABRIC_LABEL

@@ -116,9 +116,21 @@ def _termination(status: Json, created_at: float) -> Termination | None:
             return Termination(int(ended.get("exitCode", -1)), reason, message, finished)
     if status.get("phase") not in {"Failed", "Succeeded"}:
         return None
-    # No container ever ended: the kubelet evicted or refused the pod.
+    for container in status.get("initContainerStatuses") or []:
+        ended = (container.get("state") or {}).get("terminated")
+        if ended and ended.get("exitCode") and not status.get("reason"):
+            return _init_failed(str(container.get("name")), ended, created_at)
+    # No container says more: the kubelet evicted or refused the pod.
     reason, message = status.get("reason") or "PodFailed", status.get("message") or "the kubelet gave no message"
     return Termination(0 if status["phase"] == "Succeeded" else -1, reason, message, created_at)
+
+
+def _init_failed(name: str, ended: Json, created_at: float) -> Termination:
+    """A container before the engine: of podTemplate.spec.initContainers, or put there by an admission webhook."""
+    words = (ended.get("message") or "").strip() or f"no message; see `kubectl logs -c {name}` of this pod"
+    code = int(ended["exitCode"])  # not the engine's, whose codes mean something
+    message = f"init container {name} ended with exit code {code}, so that the engine never started: {words}"
+    return Termination(-1, "InitContainerFailed", message, unix_time(ended.get("finishedAt")) or created_at)
 
 
 def _last_words(ended: Json) -> tuple[str, str]:

@@ -7,7 +7,16 @@ from typing import Any
 from ..api import names
 from ..api.types import to_wire
 from .context import Context
-from .pod_template import image_fields, metadata_fields, pod_fields, required_labels, tolerations, variables
+from .pod_template import (
+    image_fields,
+    init_containers,
+    metadata_fields,
+    pod_fields,
+    required_labels,
+    rights,
+    tolerations,
+    variables,
+)
 
 GRACE_MARGIN_SECONDS = 30
 """Beyond drain.seconds, for the engine to end Ray and its children before the kubelet kills what is left."""
@@ -53,6 +62,7 @@ def engine_pod(context: Context, replica: int, attempt: int, node: int, revision
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            **init_containers(template.spec.init_containers, context.images),
             "containers": [_container(context, node)],
             "volumes": _volumes(context, replica, attempt),
         },
@@ -125,13 +135,10 @@ def _resources(context: Context) -> dict[str, Any]:
 
 
 def _security(context: Context) -> dict[str, Any]:
-    asked, plan = context.spec.engine.security_context, context.plan
-    if asked.privileged:  # has all capabilities, and may not be told to drop its privileges
-        return {"privileged": True}
+    plan = context.plan
     # RDMA pins its buffers: between nodes, and DeepEP's inside one.
-    pins = ["IPC_LOCK"] if plan.device == "cuda" and (plan.nodes_per_replica > 1 or plan.uses_deepep) else []
-    added = list(dict.fromkeys([*pins, *asked.capabilities.add]))
-    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]} | ({"add": added} if added else {})}
+    pins = plan.device == "cuda" and (plan.nodes_per_replica > 1 or plan.uses_deepep)
+    return rights(context.spec.engine.security_context, ["IPC_LOCK"] if pins else [])
 
 
 def _mounts(context: Context) -> list[dict[str, Any]]:

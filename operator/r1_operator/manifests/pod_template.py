@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..api.hardware import NodeLabel
-from ..api.pod_template import EnvVar, PodMetadata, PodSpec
+from ..api.pod_template import EnvVar, InitContainer, PodMetadata, PodSpec, SecurityContext
 from ..api.types import to_wire
 from .context import ImagePull
 
@@ -49,6 +49,37 @@ def variables(env: Iterable[EnvVar]) -> list[dict[str, Any]]:
         else {"name": variable.name, "value": variable.value}
         for variable in env
     ]
+
+
+def rights(asked: SecurityContext, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """`securityContext` of a container: what is `needed` and what is asked for, and nothing else."""
+    if asked.privileged:  # has all capabilities, and may not be told to drop its privileges
+        return {"privileged": True}
+    added = list(dict.fromkeys([*needed, *asked.capabilities.add]))
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]} | ({"add": added} if added else {})}
+
+
+def init_containers(asked: Iterable[InitContainer], pull: ImagePull) -> dict[str, Any]:
+    """`initContainers` of a pod; empty without any."""
+    containers = [_init_container(container, pull) for container in asked]
+    return {"initContainers": containers} if containers else {}
+
+
+def _init_container(container: InitContainer, pull: ImagePull) -> dict[str, Any]:
+    asked = {
+        "command": list(container.command),
+        "args": list(container.args),
+        "env": variables(container.env),
+        "restartPolicy": container.restart_policy,
+        "resources": {field: amounts for field, amounts in to_wire(container.resources).items() if amounts},
+        "volumeMounts": [to_wire(mount) for mount in container.volume_mounts],
+    }
+    return {
+        "name": container.name,
+        **image_fields(container.image, container.image_pull_policy or pull.policy),
+        **{field: value for field, value in asked.items() if value},
+        "securityContext": rights(container.security_context),
+    }
 
 
 def required_labels(labels: Iterable[NodeLabel]) -> dict[str, Any]:
