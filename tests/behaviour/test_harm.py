@@ -12,7 +12,7 @@ import pytest
 
 from tests.behaviour.traffic import AT_ONCE, traffic
 from tests.behaviour.world import NODES, Deployment, World, names_of, wait_for
-from tests.cluster.admission import inject_sidecar, limit
+from tests.cluster.admission import SIDECAR, inject_sidecar, limit
 from tests.cluster.audit import audit_writes
 from tests.cluster.kubelets import silence_kubelets
 
@@ -98,6 +98,9 @@ def test_injected_sidecar_hides_no_end_of_the_engine(world: World, deploy: Deplo
         r1.apply()
         r1.await_ready("r1-0-0")
         assert all(len(pod["spec"]["containers"]) == 2 for pod in r1.pods())
+        told = r1.await_condition("PodsAsAsked", "False", "ChangedInAdmission")["message"]
+        assert told.startswith(f"r1-0-0-0 (and 1 more pods) was changed in admission: container {SIDECAR} was added")
+        assert r1.condition("Degraded")["reason"] != "ChangedInAdmission", "it may be meant to be there"
         # Of ends within one second, the only unit that Kubernetes knows, node 0's counts as the first.
         r1.fault("r1-0-0-0", "exit70")
         r1.await_ready("r1-0-1")

@@ -30,6 +30,8 @@ class ConditionType(StrEnum):
     """The gateway answers and knows the ready replicas."""
     FABRIC_READY = "FabricReady"
     """The network between the nodes of each replica is what the plan counts on; only with several nodes of GPUs."""
+    PODS_AS_ASKED = "PodsAsAsked"
+    """There only while False: admission changed engine pods, or added to them."""
     AUTOSCALING = "Autoscaling"
     """The autoscaler has the data it needs; only with spec.autoscaling."""
 
@@ -68,6 +70,7 @@ class Reason(StrEnum):
     UNKNOWN_FIELDS = "UnknownFields"
     FOREIGN_PODS = "ForeignPods"
     GPU_UNHEALTHY = "GpuUnhealthy"
+    CHANGED_IN_ADMISSION = "ChangedInAdmission"
     # The kubelet's and the attach controller's own words for a container that does not start
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
     INVALID_IMAGE_NAME = "InvalidImageName"
@@ -165,5 +168,6 @@ class EventReason(StrEnum):
     STATUS_NOT_READ = "StatusNotRead"
     UNKNOWN_FIELDS = "UnknownFields"
     FOREIGN_PODS = "ForeignPods"
+    CHANGED_IN_ADMISSION = "ChangedInAdmission"
     CONTAINER_WAITING = "ContainerWaiting"
     FABRIC_NOT_READY = "FabricNotReady"

@@ -23,12 +23,13 @@ from ..cluster.resources import (
 )
 from ..lifecycle.gangs import Gang
 from ..lifecycle.pods import gangs_of, owned_by
-from ..manifests.template import templates_of
+from ..manifests.template import Template, templates_of
 from ..placement.nodes import holder_of, pod_requests
+from ..rounds.admitted import changed_in_admission
 from ..rounds.facts import Child, Engines, Facts, Gateways, Nodes
 from ..rounds.reading import Settings, Subject, read_subject
 from ..rounds.weights import check_weights
-from ..status.observation import Finding
+from ..status.observation import Change, Finding
 from .hangs import Hangs
 from .inventory import Inventory
 from .memory import Memory
@@ -68,6 +69,7 @@ class Observer:
         ours = [pod for pod in pods if owned_by(pod, uid)]
         live, old = self._children(key, uid)
         gangs = gangs_of(ours)
+        templates = templates_of(o for (kind, _), o in live.items() if kind == "ConfigMap" and owned_by(o, uid))
         return Facts(
             subject=subject,
             settings=self._settings,
@@ -76,7 +78,8 @@ class Observer:
             predecessors=tuple(old + _standing(pods, uid)),
             live=live,
             taken=self._memory.taken_by_others(key, now),
-            templates=templates_of(o for (kind, _), o in live.items() if kind == "ConfigMap" and owned_by(o, uid)),
+            templates=templates,
+            changed=_changed(ours, templates),
             weights=self._weights(subject),
             nodes=await self._nodes(key, gangs, ours),
             engines=await self._engines(key, ours, now),
@@ -148,6 +151,18 @@ def _standing(pods: Sequence[JsonObject], uid: str) -> list[str]:
     """Pods of a predecessor that are not on their way out yet; those that drain are in nobody's way."""
     left = [p for p in pods if of_another(p, uid) and "deletionTimestamp" not in p["metadata"]]
     return [f"Pod {p['metadata']['name']}" for p in left]
+
+
+def _changed(pods: Sequence[JsonObject], templates: Mapping[str, Template]) -> dict[str, tuple[Change, ...]]:
+    """What admission made of the pods that are not over, each compared with its own revision."""
+    found: dict[str, tuple[Change, ...]] = {}
+    for pod in pods:
+        template = templates.get((pod["metadata"].get("labels") or {}).get(names.LABEL_REVISION, ""))
+        if template is None or (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}:
+            continue
+        if changes := changed_in_admission(template.pod["spec"], pod["spec"]):
+            found[pod["metadata"]["name"]] = changes
+    return found
 
 
 def _held(pods: Sequence[JsonObject]) -> Mapping[str, Mapping[str, Mapping[str, Fraction]]]:

@@ -13,7 +13,7 @@ from ..lifecycle.observed import Refusal
 from ..manifests.template import Template
 from ..placement.nodes import Amounts, Node
 from ..placement.place import Request, Unplaceable
-from ..status.observation import FabricReport, Finding
+from ..status.observation import Change, FabricReport, Finding
 from .reading import Settings, Subject
 
 Child = tuple[str, str]
@@ -80,8 +80,9 @@ class Facts:
 
     `gangs` are ours by owner; `strangers` are pods that carry our labels and belong to somebody else. `predecessors`:
     children of an earlier resource of this name. `live`: children under our names as the cache has them, `taken`:
-    those that belong to somebody else. `verdicts`: what the placement queue last said of a gang that waits.
-    `watch_age`: seconds since the API server last spoke of the kind heard of least recently, by that kind.
+    those that belong to somebody else. `changed`: what admission made of pods, by pod. `verdicts`: what the placement
+    queue last said of a gang that waits. `watch_age`: seconds since the API server last spoke of the kind heard of
+    least recently, by that kind.
     """
 
     subject: Subject
@@ -92,6 +93,7 @@ class Facts:
     live: Mapping[Child, Mapping[str, Any]] = field(default_factory=dict)
     taken: Mapping[Child, str] = field(default_factory=dict)
     templates: Mapping[str, Template] = field(default_factory=dict)
+    changed: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
     weights: Finding | None = None
     nodes: Nodes = Nodes()
     engines: Engines = Engines()

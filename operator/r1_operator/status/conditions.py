@@ -9,6 +9,7 @@ from ..api.reasons import ConditionType, Reason
 from ..api.timestamps import rfc3339
 from ..api.types import Condition, ConditionStatus, ReplicaStatus
 from ..lifecycle.gangs import GangState
+from .admission import pods_as_asked
 from .fabric import fabric_ready
 from .faults import faults, shortage
 from .health import available, degraded, for_kstatus, progressing, ready, replicas
@@ -42,6 +43,8 @@ def conditions(
     }
     if (fabric := fabric_ready(before.get(ConditionType.FABRIC_READY), observed)) is not None:
         findings[ConditionType.FABRIC_READY] = fabric
+    if (changed := pods_as_asked(observed)) is not None:
+        findings[ConditionType.PODS_AS_ASKED] = changed
     if observed.scaling is not None:
         scaling = observed.scaling
         active: ConditionStatus = "True" if scaling.has_data else "False"

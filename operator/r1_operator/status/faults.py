@@ -13,6 +13,7 @@ from ..api.types import Condition, ReplicaStatus
 from ..lifecycle.actions import ReplicaView
 from ..lifecycle.gangs import GangState, Member
 from ..planning.plan import Size
+from .admission import harm
 from .fabric import FABRIC_FAULTS, fabric_ready
 from .observation import Observation
 
@@ -94,6 +95,7 @@ def faults(
         *_gateway(before, known, observed, now),
         *_sick(observed),
         *_fabric(before, observed),
+        *_changed(observed),
         *_errors(before, observed, now),
     ]
     first: dict[Reason, Fault] = {}
@@ -227,6 +229,11 @@ def _fabric(before: Mapping[str, Condition], observed: Observation) -> Iterator[
     finding = fabric_ready(before.get(ConditionType.FABRIC_READY), observed)
     if finding is not None and finding.status == "False":
         yield Fault(Weight.NOTABLE, finding.reason, finding.message)
+
+
+def _changed(observed: Observation) -> Iterator[Fault]:
+    if told := harm(observed):
+        yield Fault(Weight.NOTABLE, Reason.CHANGED_IN_ADMISSION, told)
 
 
 def _errors(before: Mapping[str, Condition], observed: Observation, now: float) -> Iterator[Fault]:

@@ -40,6 +40,18 @@ class FabricReport:
     message: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Change:
+    """One thing that admission made otherwise than asked. `harms`: the engine is slowed, cut or cannot work by it."""
+
+    harms: bool
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One round. What could not be found out is None or Unknown; a failed step leaves its part at that."""
@@ -63,6 +75,8 @@ class Observation:
     """By gang name: GPUs of any of its nodes that NVML calls unhealthy, in words."""
     fabrics: Mapping[str, FabricReport] = field(default_factory=dict)
     """By gang name; of one node, and without GPUs, there is none."""
+    changed: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
+    """By pod: what admission made of it, where that is not what was asked."""
     load: Sample | None = None
     scaling: ScalingDecision | None = None
     last_scale_up: float | None = None

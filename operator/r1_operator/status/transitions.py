@@ -72,6 +72,7 @@ _CONDITION_EVENTS: dict[tuple[str, str], EventReason] = {
     (ConditionType.DEGRADED, Reason.STATUS_NOT_READ): EventReason.STATUS_NOT_READ,
     (ConditionType.DEGRADED, Reason.UNKNOWN_FIELDS): EventReason.UNKNOWN_FIELDS,
     (ConditionType.DEGRADED, Reason.FOREIGN_PODS): EventReason.FOREIGN_PODS,
+    (ConditionType.DEGRADED, Reason.CHANGED_IN_ADMISSION): EventReason.CHANGED_IN_ADMISSION,
 }
 """What conditions tell; what replicas tell (a failed one, an unready one) is not told twice."""
 _BAD = {ConditionType.DEGRADED: "True"}
