@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ TOGETHER = 3
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     log: Path = tmp_path_factory.mktemp("operator") / "operator.log"
     name = f"behaviour-{os.getpid()}"
-    config = ClusterConfig(name=name, nodes=NODES, gpus_per_node=1, more_devices={RDMA: 1, NICS: 8, EFA: 32})
+    devices = {RDMA: 1, NICS: 8, EFA: 32}
+    with made_of(ClusterConfig(name=name, nodes=NODES, gpus_per_node=1, more_devices=devices), log) as made:
+        yield made
+
+
+@contextmanager
+def made_of(config: ClusterConfig, log: Path) -> Iterator[World]:
+    """Such a cluster with an operator; at the end nothing may be left of any deployment."""
     with Cluster.start(config) as cluster:
         _separate_gateways(cluster)
         cluster.kubectl("apply", "-f", str(CRD))
@@ -45,7 +53,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def _separate_gateways(cluster: Cluster) -> None:
     """Taints, as a cluster with GPU nodes has: a node that a test kills takes nobody else's gateway along."""
-    nodes = [f"n{number}" for number in range(2, NODES + 1)]
+    nodes = [f"n{number}" for number in range(2, cluster.config.nodes + 1)]
     cluster.kubectl("taint", "node", *nodes, "nvidia.com/gpu=present:NoSchedule")
 
 

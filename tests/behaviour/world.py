@@ -26,6 +26,7 @@ from r1_operator.manifests.keys import Keys
 from tests import waiting
 from tests.cluster import identities
 from tests.cluster.cluster import Cluster
+from tests.cluster.network import bracketed
 from tests.cluster.processes import first_child
 
 Seen = TypeVar("Seen")
@@ -69,7 +70,7 @@ class Operator:
         self._kubeconfig = log.parent / f"{identity}.kubeconfig"
         certificate = {"name": identity, "commonName": self.user, "organizations": ["system:masters"]}
         identities.make_certificates(cluster.binaries, cluster.paths, {"leaves": [certificate]})
-        identities.write_kubeconfig(cluster.paths, identity, self._kubeconfig, identities.INNER_SERVER)
+        identities.write_kubeconfig(cluster.paths, identity, self._kubeconfig, cluster.config.addresses.inner_server)
         self._process: subprocess.Popen[bytes] | None = None
         self._guard, self._wanted = threading.Lock(), False
 
@@ -348,7 +349,7 @@ class Deployment:
     def service(self) -> str:
         """URL of the gateway's Service, for clients inside the cluster."""
         address = self._reader.get(f"/api/v1/namespaces/{self.namespace}/services/{self.name}-gateway")
-        return f"http://{address['spec']['clusterIP']}:8000"
+        return f"http://{bracketed(address['spec']['clusterIP'])}:8000"
 
     def gateway(self) -> str:
         """URL of the same for clients on the host."""

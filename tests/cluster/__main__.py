@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tests.cluster import build, preflight
 from tests.cluster.cluster import Cluster, ClusterError, known_clusters, running_clusters
-from tests.cluster.config import ClusterConfig, ConfigError, clusters_root, paths_of
+from tests.cluster.config import FAMILIES, ClusterConfig, ConfigError, clusters_root, paths_of
 from tests.cluster.machines import FAULTS
 
 Command = Callable[[argparse.Namespace], int]
@@ -32,6 +32,7 @@ def _config(arguments: argparse.Namespace) -> ClusterConfig:
     return ClusterConfig(
         name=arguments.name,
         nodes=arguments.nodes,
+        family=arguments.family,
         gpus_per_node=arguments.gpus_per_node,
         feature_gates=tuple(gate for gate in arguments.feature_gates.split(",") if gate),
         apiserver_port=arguments.port,
@@ -166,6 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         defaults = ClusterConfig()
         sub.add_argument("--nodes", type=int, default=defaults.nodes, help="default: %(default)s")
+        sub.add_argument(
+            "--family", type=int, default=defaults.family, choices=FAMILIES, help="of all addresses; 6 is IPv6 alone"
+        )
         sub.add_argument("--gpus-per-node", type=int, default=defaults.gpus_per_node, help="default: %(default)s")
         sub.add_argument(
             "--feature-gates",

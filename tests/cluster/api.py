@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.cluster import network
 from tests.cluster.config import ClusterPaths
+from tests.cluster.network import APISERVER_PORT, Addresses
 
 
 class ApiError(RuntimeError):
@@ -24,7 +24,8 @@ class ApiError(RuntimeError):
 class Api:
     """Blocking calls as the cluster's admin. Every call makes its own connection."""
 
-    def __init__(self, paths: ClusterPaths) -> None:
+    def __init__(self, paths: ClusterPaths, addresses: Addresses) -> None:
+        self._host = addresses.control_plane
         self._tls = ssl.create_default_context(cafile=str(paths.pki / "ca.crt"))
         self._tls.load_cert_chain(str(paths.pki / "admin.crt"), str(paths.pki / "admin.key"))
 
@@ -88,9 +89,7 @@ class Api:
 
     @contextmanager
     def _connection(self) -> Iterator[http.client.HTTPSConnection]:
-        connection = http.client.HTTPSConnection(
-            network.CONTROL_PLANE, network.APISERVER_PORT, context=self._tls, timeout=60
-        )
+        connection = http.client.HTTPSConnection(self._host, APISERVER_PORT, context=self._tls, timeout=60)
         try:
             yield connection
         finally:

@@ -306,7 +306,7 @@ class Cluster:
 
     def _publish_api_server(self) -> None:
         port = self._listen(
-            {"address": network.CONTROL_PLANE, "port": network.APISERVER_PORT}, self.config.apiserver_port
+            {"address": self.config.addresses.control_plane, "port": network.APISERVER_PORT}, self.config.apiserver_port
         )
         identities.write_kubeconfig(self.paths, "admin", self.kubeconfig, f"https://127.0.0.1:{port}")
 

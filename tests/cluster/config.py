@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tests.cluster.network import ADDRESSES, Addresses
+
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 MAX_NODES: Final = 250
 """Node i owns 10.244.i.0/24 (see network.py), so the third octet is the limit."""
+FAMILIES: Final = tuple(ADDRESSES)
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -34,6 +37,8 @@ class ClusterConfig:
 
     name: str = "local"
     nodes: int = 2
+    family: int = 4
+    """Of all addresses but loopback: 4, or 6 for a cluster with IPv6 alone."""
     gpus_per_node: int = 8
     gpu_resource: str = "nvidia.com/gpu"
     more_devices: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -63,6 +68,8 @@ class ClusterConfig:
             raise ConfigError(f"name: {self.name!r} is not 1 to 40 characters of a-z, 0-9 and -; choose another name")
         if not 0 <= self.nodes <= MAX_NODES:
             raise ConfigError(f"nodes: {self.nodes} is not between 0 and {MAX_NODES}; choose fewer nodes")
+        if self.family not in FAMILIES:
+            raise ConfigError(f"family: {self.family} is no family of addresses; choose 4 or 6")
         if not 0 <= self.gpus_per_node <= 64:
             raise ConfigError(f"gpus-per-node: {self.gpus_per_node} is not between 0 and 64")
         if self.node_grace_seconds <= self.lease_seconds:
@@ -73,6 +80,10 @@ class ClusterConfig:
         for gate in self.feature_gates:
             if not re.fullmatch(r"[A-Za-z0-9]+=(true|false)", gate):
                 raise ConfigError(f"feature-gates: {gate!r} is not of the form Name=true or Name=false")
+
+    @property
+    def addresses(self) -> Addresses:
+        return ADDRESSES[self.family]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)

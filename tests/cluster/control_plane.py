@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.cluster import network
 from tests.cluster.config import ClusterConfig, ClusterPaths
+from tests.cluster.network import Addresses
 
 ETCD: Final = "http://127.0.0.1:2379"
 """Only the control plane's own network namespace can reach it: nodes and pods have other ones."""
@@ -40,19 +41,19 @@ AUDIT_POLICY: Final = {
     ],
 }
 
-COREFILE: Final = f""".:53 {{
-  bind {network.CONTROL_PLANE}
+COREFILE: Final = """.:53 {
+  bind {address}
   errors
   ready 127.0.0.1:8181
-  kubernetes {network.DOMAIN} in-addr.arpa {{
-    kubeconfig {{kubeconfig}}
+  kubernetes {domain} {zone} {
+    kubeconfig {kubeconfig}
     pods insecure
     ttl 5
-  }}
-  cache 5 {{
+  }
+  cache 5 {
     denial 1000 1
-  }}
-}}
+  }
+}
 """
 """Short caching of what is not there: a test that makes a Service looks it up in the next second."""
 
@@ -80,9 +81,10 @@ def apiserver(binaries: Path, paths: ClusterPaths, config: ClusterConfig) -> lis
     pki = paths.pki
     options: dict[str, object] = {
         "etcd-servers": ETCD,
-        "advertise-address": network.CONTROL_PLANE,
+        "bind-address": "::" if config.family == 6 else "0.0.0.0",
+        "advertise-address": config.addresses.control_plane,
         "secure-port": network.APISERVER_PORT,
-        "service-cluster-ip-range": network.SERVICE_NETWORK,
+        "service-cluster-ip-range": config.addresses.service_network,
         "tls-cert-file": pki / "apiserver.crt",
         "tls-private-key-file": pki / "apiserver.key",
         "client-ca-file": pki / "ca.crt",
@@ -158,15 +160,15 @@ def proxy(binaries: Path, paths: ClusterPaths) -> list[str]:
     return [str(binaries / "kube-proxy"), f"--config={paths.component('proxy.json')}"]
 
 
-def proxy_configuration(paths: ClusterPaths, node: str) -> dict[str, Any]:
+def proxy_configuration(paths: ClusterPaths, addresses: Addresses, node: str) -> dict[str, Any]:
     """kube-proxy of the switch. It waits 30 s for the node it is on, so it is told the name of one that exists."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
-        "bindAddress": network.CONTROL_PLANE,
+        "bindAddress": addresses.control_plane,
         "hostnameOverride": node,
-        "clusterCIDR": network.POD_NETWORK,
+        "clusterCIDR": addresses.pod_network,
         "clientConnection": {"kubeconfig": str(paths.inner_kubeconfig("proxy"))},
         # Pods sit on one flat network with the switch, so an answer would go straight to the asking pod, past the
         # address translation, and be thrown away. Masquerading brings every answer back through the switch.
@@ -181,12 +183,25 @@ def coredns(binaries: Path, paths: ClusterPaths) -> list[str]:
     return [str(binaries / "coredns"), "-conf", str(paths.component("Corefile"))]
 
 
-def write_files(paths: ClusterPaths) -> None:
+def corefile(paths: ClusterPaths, addresses: Addresses) -> str:
+    values = {
+        "address": addresses.control_plane,
+        "domain": network.DOMAIN,
+        "zone": addresses.reverse_zone,
+        "kubeconfig": str(paths.inner_kubeconfig("coredns")),
+    }
+    text = COREFILE
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def write_files(paths: ClusterPaths, addresses: Addresses) -> None:
     paths.component("").mkdir(parents=True, exist_ok=True)
     paths.component("audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
-    paths.component("Corefile").write_text(COREFILE.replace("{kubeconfig}", str(paths.inner_kubeconfig("coredns"))))
-    write_proxy_configuration(paths, network.node_name(1))
+    paths.component("Corefile").write_text(corefile(paths, addresses))
+    write_proxy_configuration(paths, addresses, network.node_name(1))
 
 
-def write_proxy_configuration(paths: ClusterPaths, node: str) -> None:
-    paths.component("proxy.json").write_text(json.dumps(proxy_configuration(paths, node), indent=1))
+def write_proxy_configuration(paths: ClusterPaths, addresses: Addresses, node: str) -> None:
+    paths.component("proxy.json").write_text(json.dumps(proxy_configuration(paths, addresses, node), indent=1))

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from tests.cluster import network
 from tests.cluster.config import ClusterPaths
-
-INNER_SERVER: Final = f"https://{network.CONTROL_PLANE}:{network.APISERVER_PORT}"
+from tests.cluster.network import Addresses
 
 COMPONENT_USERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "admin": ("cluster-admin", ("system:masters",)),
@@ -25,12 +24,12 @@ COMPONENT_USERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 and the API server's kubelet client get theirs from addons.py. Only the person's own identity is in system:masters."""
 
 
-def certificate_request() -> dict[str, Any]:
+def certificate_request(addresses: Addresses) -> dict[str, Any]:
     """What the program `pki` is asked for when a cluster starts."""
     server = {
         "name": "apiserver",
         "commonName": "kube-apiserver",
-        "addresses": ["127.0.0.1", network.CONTROL_PLANE, network.KUBERNETES_SERVICE],
+        "addresses": ["127.0.0.1", addresses.control_plane, addresses.kubernetes_service],
         "dnsNames": [
             "localhost",
             "kubernetes",
@@ -47,7 +46,7 @@ def certificate_request() -> dict[str, Any]:
     return {"signingKeys": ["service-accounts"], "leaves": [server, *clients]}
 
 
-def node_certificate_request(index: int) -> dict[str, Any]:
+def node_certificate_request(addresses: Addresses, index: int) -> dict[str, Any]:
     """A node's two certificates: as the API server's client (the Node authorizer knows this user) and as a server."""
     node = network.node_name(index)
     return {
@@ -56,7 +55,7 @@ def node_certificate_request(index: int) -> dict[str, Any]:
             {
                 "name": f"{node}-serving",
                 "commonName": node,
-                "addresses": [network.node_address(index)],
+                "addresses": [addresses.node(index)],
                 "dnsNames": [node],
                 "server": True,
             },

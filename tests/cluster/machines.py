@@ -58,8 +58,10 @@ class Machines:
     def add(self, index: int) -> None:
         """Makes certificates, files and network of a node. `boot` starts it."""
         name = network.node_name(index)
-        identities.make_certificates(self._binaries, self._paths, identities.node_certificate_request(index))
-        identities.write_kubeconfig(self._paths, name, self._paths.inner_kubeconfig(name), identities.INNER_SERVER)
+        addresses = self._config.addresses
+        request = identities.node_certificate_request(addresses, index)
+        identities.make_certificates(self._binaries, self._paths, request)
+        identities.write_kubeconfig(self._paths, name, self._paths.inner_kubeconfig(name), addresses.inner_server)
         self._paths.node(name).mkdir(parents=True)
         spec = nodes.node_spec(self._binaries, self._paths, self._config, index)
         (self._paths.node(name) / "node.json").write_text(spec.to_json())
@@ -155,7 +157,7 @@ class Machines:
 
     def _plug_in(self, index: int) -> None:
         ip_batch(network.uplink_script(index))
-        ip_batch(network.node_script(index), namespace=network.node_name(index))
+        ip_batch(network.node_script(self._config.addresses, index), namespace=network.node_name(index))
 
     def _write_kubelet_configuration(self, index: int, memory_is_full: bool = False) -> None:
         configuration = nodes.kubelet_configuration(self._paths, self._config, index, memory_is_full)

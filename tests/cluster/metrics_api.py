@@ -27,15 +27,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster import network
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import CHECKOUT
+from tests.cluster.network import ADDRESSES
 from tests.cluster.processes import first_child
 from tests.cluster.workloads import await_state
 from tests.waiting import PATIENCE_SECONDS
 
 GROUP_VERSION: Final = "metrics.k8s.io/v1beta1"
 _ROOT: Final = f"/apis/{GROUP_VERSION}"
+_HERE: Final = ADDRESSES[4]
 _API_SERVICE: Final = "v1beta1.metrics.k8s.io"
 _NAME: Final = "stand-in-metrics"
 
@@ -97,7 +98,7 @@ def _objects(port: int) -> tuple[dict[str, Any], ...]:
             "kind": "EndpointSlice",
             "metadata": metadata | {"labels": {"kubernetes.io/service-name": _NAME}},
             "addressType": "IPv4",
-            "endpoints": [{"addresses": [network.CONTROL_PLANE], "conditions": {"ready": True}}],
+            "endpoints": [{"addresses": [_HERE.control_plane], "conditions": {"ready": True}}],
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         },
         {
@@ -164,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _pods(self, namespace: str, selector: str) -> list[Mapping[str, Any]]:
         tls = ssl.create_default_context(cafile=str(self.pki / "ca.crt"))
         tls.load_cert_chain(str(self.pki / "admin.crt"), str(self.pki / "admin.key"))
-        server = f"https://{network.CONTROL_PLANE}:{network.APISERVER_PORT}"
+        server = _HERE.inner_server
         query = urllib.parse.urlencode({"labelSelector": selector})
         with urllib.request.urlopen(f"{server}/api/v1/namespaces/{namespace}/pods?{query}", context=tls) as answer:
             items: list[Mapping[str, Any]] = json.loads(answer.read())["items"]
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("figures", type=Path, help="JSON file: namespace → pod → memory")
     arguments = parser.parse_args()
     _Handler.pki, _Handler.figures = arguments.pki, arguments.figures
-    server = ThreadingHTTPServer((network.CONTROL_PLANE, 0), _Handler)
+    server = ThreadingHTTPServer((_HERE.control_plane, 0), _Handler)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(str(arguments.pki / "apiserver.crt"), str(arguments.pki / "apiserver.key"))
     server.socket = tls.wrap_socket(server.socket, server_side=True)

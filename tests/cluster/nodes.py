@@ -71,7 +71,7 @@ def kubelet_configuration(
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "address": network.node_address(index),
+        "address": config.addresses.node(index),
         "healthzPort": 0,
         "authentication": {
             "anonymous": {"enabled": False},
@@ -82,7 +82,7 @@ def kubelet_configuration(
         "tlsCertFile": str(paths.pki / f"{node}-serving.crt"),
         "tlsPrivateKeyFile": str(paths.pki / f"{node}-serving.key"),
         "containerRuntimeEndpoint": f"unix://{RUNTIME_SOCKET}",
-        "clusterDNS": [network.DNS_SERVICE],
+        "clusterDNS": [config.addresses.dns_service],
         "clusterDomain": network.DOMAIN,
         "resolvConf": "",
         "podLogsDir": str(paths.node(node) / "pods"),
@@ -121,10 +121,11 @@ def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index:
         *(sys.executable, "-m", "tests.cluster.cri"),
         *("--socket", RUNTIME_SOCKET),
         *("--state", RUNTIME_FOLDER),
-        *("--pod-cidr", network.pod_cidr(index)),
+        *("--pod-cidr", config.addresses.pods_of(index)),
+        *("--prefix-length", str(config.addresses.prefix_length)),
         *("--bridge", network.SWITCH),
-        *("--gateway", network.CONTROL_PLANE),
-        *("--node-ip", network.node_address(index)),
+        *("--gateway", config.addresses.control_plane),
+        *("--node-ip", config.addresses.node(index)),
         *("--images", str(paths.images)),
         *("--streaming-server", str(binaries / "cri-streaming")),
     )
@@ -136,7 +137,7 @@ def node_spec(binaries: Path, paths: ClusterPaths, config: ClusterConfig, index:
         f"--root-dir={KUBELET_FOLDER}",
         f"--cert-dir={KUBELET_FOLDER}/pki",
         f"--hostname-override={name}",
-        f"--node-ip={network.node_address(index)}",
+        f"--node-ip={config.addresses.node(index)}",
         f"--node-labels={labels}",
     )
     plugin = (

@@ -57,7 +57,7 @@ class Supervisor:
     async def _start(self) -> None:
         try:
             with self._timed("network"):
-                _set_up_network()
+                _set_up_network(self._config.addresses)
             await self._start_control_plane()
             await self._start_nodes()
             self._stage = "ready"
@@ -69,8 +69,8 @@ class Supervisor:
         await self._run_component("etcd", control_plane.etcd(self._binaries, self._paths))
         with self._timed("certificates"):
             await asyncio.to_thread(self._make_identities)
-        control_plane.write_files(self._paths)
-        self._api = Api(self._paths)
+        control_plane.write_files(self._paths, self._config.addresses)
+        self._api = Api(self._paths, self._config.addresses)
         with self._timed("api-server"):
             await self._run_component(
                 "kube-apiserver", control_plane.apiserver(self._binaries, self._paths, self._config)
@@ -80,7 +80,7 @@ class Supervisor:
                 self._components["etcd"].require_running()
                 await asyncio.sleep(_POLL_SECONDS)
         with self._timed("add-ons"):
-            for path, body in addons.OBJECTS:
+            for path, body in addons.objects(self._config.addresses):
                 await asyncio.to_thread(self._api.create, path, body)
 
     async def _start_nodes(self) -> None:
@@ -116,13 +116,16 @@ class Supervisor:
             present = sorted(self._api.ready_nodes())
         except (OSError, ApiError, HTTPException):
             return  # the API server is away: keep the name, kube-proxy will ask again
-        control_plane.write_proxy_configuration(self._paths, present[0] if present else network.node_name(1))
+        node = present[0] if present else network.node_name(1)
+        control_plane.write_proxy_configuration(self._paths, self._config.addresses, node)
 
     def _make_identities(self) -> None:
-        identities.make_certificates(self._binaries, self._paths, identities.certificate_request())
+        identities.make_certificates(
+            self._binaries, self._paths, identities.certificate_request(self._config.addresses)
+        )
         for identity in identities.COMPONENT_USERS:
             target = self._paths.inner_kubeconfig(identity)
-            identities.write_kubeconfig(self._paths, identity, target, identities.INNER_SERVER)
+            identities.write_kubeconfig(self._paths, identity, target, self._config.addresses.inner_server)
 
     async def _await_nodes(self, names: list[str]) -> None:
         """Waits until these nodes are Ready and offer their GPUs."""
@@ -204,7 +207,7 @@ class Supervisor:
         self._relays.append(await relay.serve(socket.socket(fileno=descriptor), dial))
 
 
-def _set_up_network() -> None:
+def _set_up_network(addresses: network.Addresses) -> None:
     subprocess.run(
         ["sh", "-ec", f"mount -t tmpfs -o mode=755,size=64m run /run && mkdir /run/netns && {_HOST_SETTINGS}"],
         check=True,
@@ -213,7 +216,7 @@ def _set_up_network() -> None:
         setting = Path("/proc/sys/net", name)
         if setting.exists():
             setting.write_text(value)
-    ip_batch(network.switch_script())
+    ip_batch(network.switch_script(addresses))
 
 
 def main(folder: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import signal
 import socket
@@ -16,15 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cluster import build, network, preflight, relay
-from tests.cluster.config import CHECKOUT, MAX_NODES, ClusterConfig, ConfigError, cache_root
+from tests.cluster.config import CHECKOUT, FAMILIES, MAX_NODES, ClusterConfig, ConfigError, cache_root
 from tests.waiting import PATIENCE_SECONDS
 
 
-@given(st.integers(1, MAX_NODES), st.integers(1, MAX_NODES))
-def test_nodes_have_names_and_addresses_of_their_own(one: int, other: int) -> None:
+@given(st.sampled_from(FAMILIES), st.integers(1, MAX_NODES), st.integers(1, MAX_NODES))
+def test_nodes_have_names_and_addresses_of_their_own(family: int, one: int, other: int) -> None:
+    addresses = network.ADDRESSES[family]
     assert network.node_index(network.node_name(one)) == one
-    assert (network.pod_cidr(one) == network.pod_cidr(other)) == (one == other)
-    assert network.node_address(one) != network.CONTROL_PLANE
+    assert (addresses.pods_of(one) == addresses.pods_of(other)) == (one == other)
+    whole, range_ = ipaddress.ip_network(addresses.pod_network), ipaddress.ip_network(addresses.pods_of(one))
+    assert range_.subnet_of(whole)  # type: ignore[arg-type]
+    assert ipaddress.ip_address(addresses.control_plane) in whole
+    assert ipaddress.ip_address(addresses.control_plane) not in range_
+    assert ipaddress.ip_address(addresses.node(one)) in range_
+    assert not ipaddress.ip_network(addresses.service_network).overlaps(whole)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +40,7 @@ def test_nodes_have_names_and_addresses_of_their_own(one: int, other: int) -> No
         ({"name": "Bad_Name"}, "name"),
         ({"nodes": -1}, "nodes"),
         ({"nodes": MAX_NODES + 1}, "nodes"),
+        ({"family": 5}, "family"),
         ({"gpus_per_node": -1}, "gpus-per-node"),
         ({"feature_gates": ("GenericWorkload",)}, "feature-gates"),
     ],

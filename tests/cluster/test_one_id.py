@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import network
 from tests.cluster.cluster import Cluster, ClusterError
 from tests.cluster.config import ClusterConfig
 from tests.cluster.cri_fixtures import works
@@ -51,7 +50,7 @@ def test_a_node_that_freezes_fills_up_or_dies_is_noticed_and_heals(lone: Cluster
     assert added == "n2"
     lone.apply(pod("sleeper", "sleep", "1000", nodeName=added))
     await_state(lone, "pod/sleeper", "condition=Ready")
-    port = lone.expose_address(network.node_address(2), 10250)
+    port = lone.expose_address(lone.config.addresses.node(2), 10250)
 
     lone.freeze_node(added)
     node_becomes(lone, added, "Unknown")

@@ -65,7 +65,13 @@ def _config_map(context: Context, workers: frozenset[str], epoch: int | None) ->
 def _service(context: Context) -> dict[str, Any]:
     """Users' port alone: the admin and metrics ports are reached by pod address."""
     port = {"name": "http", "port": context.spec.gateway.port, "targetPort": names.PORT_GATEWAY, "appProtocol": "http"}
-    spec = {"type": context.spec.gateway.service.type, "selector": _pod_labels(context), "ports": [port]}
+    spec = {
+        "type": context.spec.gateway.service.type,
+        # Users of both families are let in where the cluster has both; elsewhere it means nothing.
+        "ipFamilyPolicy": "PreferDualStack",
+        "selector": _pod_labels(context),
+        "ports": [port],
+    }
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -33,7 +33,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.cri", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True, help="Unix socket to serve CRI v1 on")
     parser.add_argument("--state", type=Path, required=True, help="directory for the runtime's files")
-    parser.add_argument("--pod-cidr", type=ipaddress.IPv4Network, required=True, help="addresses of this node's pods")
+    parser.add_argument("--pod-cidr", type=ipaddress.ip_network, required=True, help="addresses of this node's pods")
     parser.add_argument("--bridge", default="br0", help="bridge that pods are connected to (default br0)")
     parser.add_argument("--gateway", required=True, help="the bridge's address, the pods' default route")
     parser.add_argument("--node-ip", required=True, help="address of this node (and of its host-network pods)")

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from tests.cluster.cri.processes import check, run
 
+Range = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """The node's part of the cluster network. `prefix_length` is that of the whole pod network on the bridge."""
 
-    pod_cidr: ipaddress.IPv4Network
+    pod_cidr: Range
     bridge: str
     gateway: str
     node_ip: str
@@ -27,7 +29,7 @@ class NoAddressLeft(RuntimeError):
 class AddressPool:
     """Hands out the range's addresses round-robin, so that a freed one is not reused at once."""
 
-    network: ipaddress.IPv4Network
+    network: Range
     reserved: frozenset[str]
     _used: set[str] = field(default_factory=set)
     _last: int = 9  # the first ten are left to the node itself
@@ -53,14 +55,22 @@ class AddressPool:
 
 
 def link_name(address: str) -> str:
-    """Name of the host's end of a pod's link: `pod<a>-<b>` from the address's last two bytes."""
-    third, fourth = address.split(".")[2:]
-    return f"pod{third}-{fourth}"
+    """Name of the host's end of a pod's link: `pod<node>-<number>`, as the address has them."""
+    node, number = _numbers(address)
+    return f"pod{int.from_bytes(node)}-{int.from_bytes(number)}"
+
+
+def _numbers(address: str) -> tuple[bytes, bytes]:
+    """A node's number and that of a pod on it: 10.244.<node>.<number>, fd00:10:244:<node>::<number>."""
+    whole = ipaddress.ip_address(address)
+    return (whole.packed[2:3], whole.packed[3:]) if whole.version == 4 else (whole.packed[6:8], whole.packed[14:])
 
 
 def hardware_address(address: str) -> str:
     """A MAC address made from the IP address: whoever remembers the last owner's finds the new one."""
-    return "0a:58:" + ":".join(f"{int(byte):02x}" for byte in address.split("."))
+    whole = ipaddress.ip_address(address)
+    told = whole.packed if whole.version == 4 else b"".join(_numbers(address))
+    return "0a:58:" + ":".join(f"{byte:02x}" for byte in told)
 
 
 def host_batch(config: NetworkConfig, address: str, pid: int) -> str:
@@ -75,9 +85,11 @@ def host_batch(config: NetworkConfig, address: str, pid: int) -> str:
 
 def pod_batch(config: NetworkConfig, address: str) -> str:
     """`ip -batch` commands inside the pod's network namespace."""
+    # An IPv6 address is used only after a second in which nobody else claimed it, unless one says otherwise.
+    at_once = " nodad" if ":" in address else ""
     return (
         "link set lo up\n"
-        f"addr add {address}/{config.prefix_length} dev eth0\n"
+        f"addr add {address}/{config.prefix_length} dev eth0{at_once}\n"
         "link set eth0 up\n"
         f"route add default via {config.gateway}\n"
     )
