@@ -8,7 +8,8 @@ cat <<'HELP'
 
 Serve the tiny model on it, in that shell and this folder:
 
-  helm install r1 charts/r1-operator --namespace r1-system --create-namespace --set images.tag=dev --wait
+  helm install r1 charts/r1-operator --namespace r1-system --create-namespace --wait \
+    --set images.tag=dev --set "hostPaths.allowedPrefixes={$PWD}"
   sed "s#/opt/r1#$PWD#" examples/tiny.yaml | kubectl apply -f -
   kubectl get r1d tiny -w                            # Ready after about half a minute
   kubectl port-forward service/tiny-gateway 8000 &

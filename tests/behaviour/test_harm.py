@@ -99,7 +99,7 @@ def test_injected_sidecar_hides_no_end_of_the_engine(world: World, deploy: Deplo
         r1.await_ready("r1-0-0")
         assert all(len(pod["spec"]["containers"]) == 2 for pod in r1.pods())
         told = r1.await_condition("PodsAsAsked", "False", "ChangedInAdmission")["message"]
-        assert told.startswith(f"r1-0-0-0 (and 1 more pods) was changed in admission: container {SIDECAR} was added")
+        assert told.startswith(f"r1-0-0-0 (and 1 more) was changed in admission: container {SIDECAR} was added")
         assert r1.condition("Degraded")["reason"] != "ChangedInAdmission", "it may be meant to be there"
         # Of ends within one second, the only unit that Kubernetes knows, node 0's counts as the first.
         r1.fault("r1-0-0-0", "exit70")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from r1_operator.api.types import HardwareProfile
 from r1_operator.controller.options import Options, read_options
 from r1_operator.manifests.context import ImagePull
 from r1_operator.rounds.host_paths import DEFAULT_PREFIXES
+from r1_operator.rounds.reading import read_subject
 
 from tests.chart.cases import PROFILE
 from tests.chart.conftest import CHART, Server
@@ -99,6 +103,20 @@ def test_values_become_the_operators_options(server: Server, tmp_path: Path) -> 
 def test_defaults_are_good_options(server: Server, tmp_path: Path) -> None:
     options = options_of(server.rendered(), tmp_path / "profiles.yaml")
     assert (options.namespaces, options.settings.engine_image) == ((), f"r1-engine:{VERSION}")
+
+
+def test_what_make_cluster_prints_lets_the_tiny_model_of_this_checkout_in(server: Server, tmp_path: Path) -> None:
+    text = (CHART.parents[1] / "scripts" / "cluster.sh").read_text().replace("$PWD", str(CHART.parents[1]))
+    install = re.search(r"helm install r1 charts/r1-operator (.+?[^\\\\])\n", text, re.DOTALL)
+    assert install is not None
+    words = shlex.split(install[1].replace("\\\n", " "))
+    values = [word for flag, value in pairwise(words) if flag == "--set" for word in (flag, value)]
+    settings = options_of(server.rendered(*values), tmp_path / "profiles.yaml").settings
+    assert 'sed "s#/opt/r1#' in text
+    tiny = (CHART.parents[1] / "examples" / "tiny.yaml").read_text().replace("/opt/r1", str(CHART.parents[1]))
+    obj = yaml.safe_load(tiny)
+    obj["metadata"] |= {"uid": "u", "generation": 1, "namespace": "default"}
+    assert read_subject(obj, settings).valid.status == "True"
 
 
 def test_other_profiles_are_another_pod(server: Server) -> None:

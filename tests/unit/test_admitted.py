@@ -129,6 +129,6 @@ def test_an_addition_is_told_quietly_and_what_harms_loudly_and_once() -> None:
     assert condition(loud, "Degraded") == ("True", "ChangedInAdmission")
     assert condition(loud, "Ready") == ("True", "Ready")
     assert message(loud, "Degraded") == f"r1-0-0-1 was changed in admission: {LIMITED}"
-    assert message(loud, "PodsAsAsked").startswith(f"r1-0-0-1 (and 1 more pods) was changed in admission: {LIMITED}. ")
+    assert message(loud, "PodsAsAsked").startswith(f"r1-0-0-1 (and 1 more) was changed in admission: {LIMITED}. ")
     assert [event.reason for event in events(quiet, loud)] == ["ChangedInAdmission"]
     assert derive(loud, observed(ready), NOW).condition("PodsAsAsked") is None

@@ -29,5 +29,5 @@ def _told(changed: Mapping[str, tuple[Change, ...]]) -> str:
     """Of the pod with the worst changes; the first by name where several are alike."""
     pod, changes = min(changed.items(), key=lambda item: (not item[1][0].harms, item[0]))
     more = f" (and {len(changes) - _MOST} more changes)" if len(changes) > _MOST else ""
-    others = f" (and {len(changed) - 1} more pods)" if len(changed) > 1 else ""
+    others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
     return f"{pod}{others} was changed in admission: {'. '.join(str(c) for c in changes[:_MOST])}{more}"
