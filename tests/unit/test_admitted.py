@@ -35,6 +35,8 @@ def admitted(spec: Pod) -> Pod:
     for volume in live["volumes"]:
         if "configMap" in volume:
             volume["configMap"]["defaultMode"] = 420
+        if volume.get("emptyDir", {}).get("sizeLimit") == "1024Mi":
+            volume["emptyDir"]["sizeLimit"] = "1Gi"
         if "hostPath" in volume:
             volume["hostPath"].setdefault("type", "")
     (engine,) = live["containers"]
@@ -50,7 +52,7 @@ def test_what_the_api_server_fills_in_is_no_change() -> None:
     obj = EVERYTHING | {"metadata": {**EVERYTHING["metadata"], "uid": "u", "generation": 1}}
     site = replace(settings(), host_path_prefixes=("/",))
     whole = read_subject(obj, site).context
-    empty = context(engine={"env": [{"name": "EMPTY", "value": ""}]})
+    empty = context(engine={"env": [{"name": "EMPTY", "value": ""}], "resources": {"sharedMemory": "1024Mi"}})
     for given in (context(), empty, whole):
         assert given is not None
         template = template_of(given)
@@ -59,6 +61,10 @@ def test_what_the_api_server_fills_in_is_no_change() -> None:
             requests = live["containers"][0]["resources"]["requests"]
             requests["memory"] = {"64Gi": "65536Mi", "512Gi": "524288Mi"}[requests["memory"]]
             assert changed_in_admission(template.pod["spec"], live) == ()
+
+
+def volume(pod: Pod, name: str) -> dict[str, Any]:
+    return next(each for each in pod["volumes"] if each["name"] == name)
 
 
 def limits(**amounts: str) -> Edit:
@@ -85,6 +91,8 @@ def limits(**amounts: str) -> Edit:
         (lambda p, _: p.update(restartPolicy="Always"), True, "restartPolicy is Always, not Never"),
         (lambda p, _: p.update(terminationGracePeriodSeconds=30), True, "a drain cuts requests"),
         (lambda p, _: p["volumes"].remove(next(v for v in p["volumes"] if v["name"] == "shm")), True, "volume shm"),
+        (lambda p, _: volume(p, "shm")["emptyDir"].update(sizeLimit="64Mi"), True, "volume shm was changed"),
+        (lambda p, _: volume(p, "models").update(hostPath={"path": "/other"}), True, "volume models was changed"),
         (lambda p, _: p["tolerations"].pop(0), True, "the toleration of nvidia.com/gpu is gone"),
         (lambda p, _: p.update(nodeSelector={"pool": "x"}), True, "nodeSelector[pool] is x, not absent"),
         (lambda p, _: p["containers"].append({"name": "mesh"}), False, "container mesh was added"),

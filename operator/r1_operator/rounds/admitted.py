@@ -99,15 +99,27 @@ def _pod(asked: Json, live: Json) -> Iterator[Change]:
         yield Change(True, what, f"lower spec.drain.seconds, {_EXEMPT}")
     found = {volume["name"]: volume for volume in live.get("volumes") or ()}
     for volume in asked.get("volumes") or ():
-        if volume["name"] == "config":  # each gang has its own
-            volume = {"name": "config"}
-        if _differs(volume, found.get(volume["name"])):
-            yield Change(True, f"volume {volume['name']} was changed", f"leave it alone, {_EXEMPT}")
+        name = volume["name"]
+        if name == "config":  # each gang has its own
+            volume = {"name": name}
+        if _differs(_without_size(volume), found.get(name)) or not _same_amount(_size(volume), _size(found.get(name))):
+            yield Change(True, f"volume {name} was changed", f"leave it alone, {_EXEMPT}")
     for toleration in asked.get("tolerations") or ():
         if not any(not differs(toleration, other) for other in live.get("tolerations") or ()):
             what = f"the toleration of {toleration.get('key', 'every taint')} is gone"
             yield Change(True, what, f"leave it alone, {_EXEMPT}")
     yield from _selector(asked.get("nodeSelector") or {}, live.get("nodeSelector") or {})
+
+
+def _size(volume: Json | None) -> Any:
+    return ((volume or {}).get("emptyDir") or {}).get("sizeLimit")
+
+
+def _without_size(volume: Json) -> Json:
+    """The API server writes 1024Mi as 1Gi."""
+    if _size(volume) is None:
+        return volume
+    return {**volume, "emptyDir": {key: value for key, value in volume["emptyDir"].items() if key != "sizeLimit"}}
 
 
 def _selector(asked: Json, live: Json) -> Iterator[Change]:

@@ -80,6 +80,7 @@ class ApiServer:
             f"--service-account-signing-key-file={self.folder / 'sa.key'}",
             "--service-cluster-ip-range=10.96.0.0/16",
             "--disable-admission-plugins=ServiceAccount",
+            "--allow-privileged=true",
             "--shutdown-delay-duration=0s",
         )
         await self._wait_ready()
