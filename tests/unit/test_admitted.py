@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from r1_operator.api.types import R1DeploymentStatus
+from r1_operator.controller.admissions import Admissions
 from r1_operator.lifecycle.gangs import GangState
 from r1_operator.manifests.template import gang_pod, template_of
 from r1_operator.rounds.admitted import changed_in_admission
@@ -118,6 +119,32 @@ def test_an_amount_that_nobody_can_read_is_compared_as_it_stands() -> None:
     assert [change.what for change in changed_in_admission(asked, live)] == [
         "requests.memory of the engine is ?, not 64Gi"
     ]
+
+
+def test_a_pod_is_compared_once_and_again_when_it_is_another() -> None:
+    template = template_of(context())
+    seen: list[object] = []
+
+    def compare(asked: Any, live: Any) -> tuple[Change, ...]:
+        seen.append(live)
+        return changed_in_admission(asked, live)
+
+    def pod(uid: str, **status: str) -> Pod:
+        made = gang_pod(template, 0, 0, 0)
+        return made | {"metadata": made["metadata"] | {"uid": uid}, "spec": admitted(made["spec"]), "status": status}
+
+    admissions, templates, key = Admissions(compare), {template.revision: template}, ("default", "r1")
+    for _ in range(3):
+        assert admissions.changes(key, [pod("a"), pod("over", phase="Failed")], templates) == {}
+    assert len(seen) == 1
+    resized = pod("a")
+    limits(memory="4Gi")(resized["spec"], resized["spec"]["containers"][0])
+    assert list(admissions.changes(key, [resized], templates)) == ["r1-0-0-0"]
+    assert len(seen) == 2
+    assert list(admissions.changes(key, [resized], templates)) == ["r1-0-0-0"], "what is known is told in every round"
+    assert admissions.changes(key, [pod("b")], templates) == {}
+    assert admissions.changes(key, [resized], {}) == {}, "of another version's revision nothing is known"
+    assert len(seen) == 3
 
 
 ADDED = Change(False, "container mesh was added", "nothing, if it is meant to be there")

@@ -23,13 +23,13 @@ from ..cluster.resources import (
 )
 from ..lifecycle.gangs import Gang
 from ..lifecycle.pods import gangs_of, owned_by
-from ..manifests.template import Template, templates_of
+from ..manifests.template import templates_of
 from ..placement.nodes import holder_of, pod_requests
-from ..rounds.admitted import changed_in_admission
 from ..rounds.facts import Child, Engines, Facts, Gateways, Nodes
 from ..rounds.reading import Settings, Subject, read_subject
 from ..rounds.weights import check_weights
-from ..status.observation import Change, Finding
+from ..status.observation import Finding
+from .admissions import Admissions
 from .hangs import Hangs
 from .inventory import Inventory
 from .memory import Memory
@@ -59,7 +59,7 @@ class Observer:
     ) -> None:
         self._client, self._cache, self._inventory = client, cache, inventory
         self._monitor, self._placer, self._memory, self._settings = monitor, placer, memory, settings
-        self._hangs, self._epoch = Hangs(client), epoch
+        self._hangs, self._admissions, self._epoch = Hangs(client), Admissions(), epoch
 
     async def observe(self, key: Key, obj: JsonObject, now: float) -> Facts:
         """Everything known now. Asks the API server only what no watch tells, and never fails for want of an answer."""
@@ -79,7 +79,7 @@ class Observer:
             live=live,
             taken=self._memory.taken_by_others(key, now),
             templates=templates,
-            changed=_changed(ours, templates),
+            changed=self._admissions.changes(key, ours, templates),
             weights=self._weights(subject),
             nodes=await self._nodes(key, gangs, ours),
             engines=await self._engines(key, ours, now),
@@ -151,18 +151,6 @@ def _standing(pods: Sequence[JsonObject], uid: str) -> list[str]:
     """Pods of a predecessor that are not on their way out yet; those that drain are in nobody's way."""
     left = [p for p in pods if of_another(p, uid) and "deletionTimestamp" not in p["metadata"]]
     return [f"Pod {p['metadata']['name']}" for p in left]
-
-
-def _changed(pods: Sequence[JsonObject], templates: Mapping[str, Template]) -> dict[str, tuple[Change, ...]]:
-    """What admission made of the pods that are not over, each compared with its own revision."""
-    found: dict[str, tuple[Change, ...]] = {}
-    for pod in pods:
-        template = templates.get((pod["metadata"].get("labels") or {}).get(names.LABEL_REVISION, ""))
-        if template is None or (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}:
-            continue
-        if changes := changed_in_admission(template.pod["spec"], pod["spec"]):
-            found[pod["metadata"]["name"]] = changes
-    return found
 
 
 def _held(pods: Sequence[JsonObject]) -> Mapping[str, Mapping[str, Mapping[str, Fraction]]]:
