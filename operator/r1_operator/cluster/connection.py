@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
+
+from .errors import UNREACHABLE, ApiError
 
 # A peer that is gone without a FIN (node lost, network cut) is noticed after 15 + 5 s of silence: the probes obey the
 # time-out below as well. client-go's HTTP/2 pings need 30 + 15 s, Linux by itself two hours.
@@ -26,6 +29,7 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_
 # all. Then the kernel takes it back; by itself it would go on for a quarter of an hour, even after this process is
 # gone, and a write must not arrive when somebody else leads.
 DELIVERY_SECONDS = 4.0
+_REMEDY = "Give a kubeconfig (--kubeconfig or KUBECONFIG), or run in a pod"
 
 
 def _keepalive_socket(address: Any, delivery_seconds: float) -> socket.socket:
@@ -56,20 +60,26 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
     """The API server's address and our credentials.
 
     Order: the given kubeconfig, `KUBECONFIG`, the pod's service account, `~/.kube/config`.
-    Raises `kubernetes.aio.config.ConfigException` with what is missing.
+    Raises ApiError: without credentials nobody can be asked.
     """
     configuration = Configuration()
     path = kubeconfig or os.environ.get("KUBECONFIG")
-    if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        kube_config.load_incluster_config(client_configuration=configuration)
+    try:
+        if path is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            kube_config.load_incluster_config(client_configuration=configuration)
+            return configuration
+        path = path or "~/.kube/config"
+        if not _any_file(path):
+            raise ApiError(0, UNREACHABLE, f"{path}: no such file. {_REMEDY}")
+        await kube_config.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
         return configuration
-    path = path or "~/.kube/config"
-    if not _any_file(path):
-        raise kube_config.ConfigException(
-            f"{path}: no such file. Give a kubeconfig (--kubeconfig or KUBECONFIG), or run in a pod"
-        )
-    await kube_config.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
-    return configuration
+    except kube_config.ConfigException as error:
+        raise ApiError(0, UNREACHABLE, f"{path or 'service account'}: {error}. {_REMEDY}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ApiError(0, UNREACHABLE, f"{path}: {' '.join(str(error).split())}. {_REMEDY}") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        # The library takes what it finds for a kubeconfig: an empty file, or one that is just being written.
+        raise ApiError(0, UNREACHABLE, f"{path}: empty, or something else than a kubeconfig. {_REMEDY}") from error
 
 
 def _any_file(paths: str) -> bool:

@@ -11,6 +11,7 @@ import signal
 import ssl
 import subprocess
 import urllib.request
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ class ApiServer:
         key = ["openssl", "genrsa", "-out", str(folder / "sa.key"), "2048"]
         subprocess.run(key, check=True, capture_output=True)
 
-    @property
+    @cached_property
     def kubeconfig(self) -> Path:
+        """Written once: others may be reading it."""
         path = self.folder / "kubeconfig"
         cluster = {
             "server": f"https://127.0.0.1:{self.port}",
