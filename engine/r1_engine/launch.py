@@ -78,4 +78,4 @@ def environment(
     if config.device == "cpu":
         defaults |= cpu.environment(config.nodes * config.gpus_per_node, cores, settings.pod.index)
     # What the user set in the pod or in engine.json wins over what we would choose, not over what we rely on.
-    return without_proxy({**defaults, **kept, **config.env, **own}, (settings.pod.ip, config.head_address))
+    return without_proxy({**defaults, **kept, **config.env, **own}, settings)

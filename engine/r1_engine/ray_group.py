@@ -54,8 +54,7 @@ class RayStartError(Exception):
 def environment(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """For `ray start`, the driver and through them every worker."""
     threads = {THREADS_VARIABLE: base["OMP_NUM_THREADS"]} if "OMP_NUM_THREADS" in base else {}
-    direct = without_proxy(base, (settings.pod.ip, settings.config.head_address))
-    return {**direct, **threads, **ENVIRONMENT, "RAY_AUTH_TOKEN": settings.token}
+    return {**without_proxy(base, settings), **threads, **ENVIRONMENT, "RAY_AUTH_TOKEN": settings.token}
 
 
 def address(settings: Settings, head_ip: str) -> str:

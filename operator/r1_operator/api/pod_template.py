@@ -229,7 +229,7 @@ class InitContainer(ApiModel):
     volume_mounts: tuple[VolumeMount, ...] = Field(
         default=(),
         max_length=16,
-        description="Where it sees the volumes of volumes.",
+        description="Where it sees the volumes of podTemplate.spec.volumes.",
         json_schema_extra=map_by("mountPath"),
     )
     security_context: SecurityContext = Field(default_factory=SecurityContext, description="Its rights.")

@@ -73,10 +73,9 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
             raise ApiError(0, UNREACHABLE, f"{path}: no such file. {_REMEDY}")
         await kube_config.load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
         return configuration
-    except kube_config.ConfigException as error:
-        raise ApiError(0, UNREACHABLE, f"{path or 'service account'}: {error}. {_REMEDY}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ApiError(0, UNREACHABLE, f"{path}: {' '.join(str(error).split())}. {_REMEDY}") from error
+    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+        where = path or "the pod's service account"
+        raise ApiError(0, UNREACHABLE, f"{where}: {' '.join(str(error).split())}. {_REMEDY}") from error
     except (TypeError, AttributeError, KeyError) as error:
         # The library takes what it finds for a kubeconfig: an empty file, or one that is just being written.
         raise ApiError(0, UNREACHABLE, f"{path}: empty, or something else than a kubeconfig. {_REMEDY}") from error

@@ -57,21 +57,19 @@ class Actor:
         self._cache.remember(dict(made))
         return made
 
-    async def _made_or_found(self, obj: JsonObject) -> JsonObject:
+    async def _made_or_found(self, obj: JsonObject, tries: int = _TRIES) -> JsonObject:
         """A name that was in the way may be free by the time one looks whose it is: then it is tried again."""
-        resource, (namespace, name) = resource_of(obj), (obj["metadata"]["namespace"], obj["metadata"]["name"])
-        for left in reversed(range(_TRIES)):
-            try:
-                return await self._client.create(obj)
-            except ApiError as error:
-                if not error.already_exists:
-                    raise
-            try:
-                return await self._client.get(resource, namespace, name)
-            except ApiError as error:
-                if not error.not_found or not left:
-                    raise
-        raise AssertionError("the last try returns or raises")
+        try:
+            return await self._client.create(obj)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+        try:
+            return await self._client.get(resource_of(obj), obj["metadata"]["namespace"], obj["metadata"]["name"])
+        except ApiError as error:
+            if not error.not_found or tries == 1:
+                raise
+        return await self._made_or_found(obj, tries - 1)
 
     async def create_unread(self, obj: JsonObject) -> None:
         """Create what may be there already and may not be read: its name says whose it is. Raises ApiError."""

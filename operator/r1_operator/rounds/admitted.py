@@ -16,7 +16,6 @@ from ..status.observation import Change
 
 Json = Mapping[str, Any]
 
-_TEMPLATE = "spec.engine.podTemplate.spec"
 _EXEMPT = "or take this namespace out of the rules of the webhook that did it"
 _COMPARED = ("restartPolicy", "hostNetwork", "dnsPolicy", "subdomain", "runtimeClassName", "serviceAccountName")
 _FIELDS = {"memory": "spec.engine.resources.memory", "cpu": "spec.engine.resources.cpu"}
@@ -127,7 +126,7 @@ def _selector(asked: Json, live: Json) -> Iterator[Change]:
     for label in sorted({*asked, *live}):
         if asked.get(label) != live.get(label):
             what = f"nodeSelector[{label}] is {live.get(label, 'gone')}, not {asked.get(label, 'absent')}"
-            yield Change(True, what, f"say it in {_TEMPLATE}.nodeSelector, where placement sees it")
+            yield Change(True, what, "say it in spec.engine.podTemplate.spec.nodeSelector, where placement sees it")
 
 
 def _added(asked: Json, live: Json) -> Iterator[Change]:

@@ -40,7 +40,7 @@ class FabricReport:
     message: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """One thing that admission made otherwise than asked. `harms`: the engine is slowed, cut or cannot work by it."""
 
