@@ -26,7 +26,6 @@ from r1_operator.manifests.keys import Keys
 from tests import waiting
 from tests.cluster import identities
 from tests.cluster.cluster import Cluster
-from tests.cluster.network import bracketed
 from tests.cluster.processes import first_child
 
 Seen = TypeVar("Seen")
@@ -349,7 +348,7 @@ class Deployment:
     def service(self) -> str:
         """URL of the gateway's Service, for clients inside the cluster."""
         address = self._reader.get(f"/api/v1/namespaces/{self.namespace}/services/{self.name}-gateway")
-        return f"http://{bracketed(address['spec']['clusterIP'])}:8000"
+        return f"http://{names.host(address['spec']['clusterIP'])}:8000"
 
     def gateway(self) -> str:
         """URL of the same for clients on the host."""

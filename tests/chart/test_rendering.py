@@ -31,6 +31,7 @@ from r1_operator.rounds.reading import read_subject
 
 from tests.chart.cases import PROFILE
 from tests.chart.conftest import CHART, Server
+from tests.cluster.config import CHECKOUT
 
 VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 pytestmark = pytest.mark.cluster
@@ -106,14 +107,14 @@ def test_defaults_are_good_options(server: Server, tmp_path: Path) -> None:
 
 
 def test_what_make_cluster_prints_lets_the_tiny_model_of_this_checkout_in(server: Server, tmp_path: Path) -> None:
-    text = (CHART.parents[1] / "scripts" / "cluster.sh").read_text().replace("$PWD", str(CHART.parents[1]))
+    text = (CHECKOUT / "scripts" / "cluster.sh").read_text().replace("$PWD", str(CHECKOUT))
     install = re.search(r"helm install r1 charts/r1-operator (.+?[^\\\\])\n", text, re.DOTALL)
     assert install is not None
     words = shlex.split(install[1].replace("\\\n", " "))
     values = [word for flag, value in pairwise(words) if flag == "--set" for word in (flag, value)]
     settings = options_of(server.rendered(*values), tmp_path / "profiles.yaml").settings
     assert 'sed "s#/opt/r1#' in text
-    tiny = (CHART.parents[1] / "examples" / "tiny.yaml").read_text().replace("/opt/r1", str(CHART.parents[1]))
+    tiny = (CHECKOUT / "examples" / "tiny.yaml").read_text().replace("/opt/r1", str(CHECKOUT))
     obj = yaml.safe_load(tiny)
     obj["metadata"] |= {"uid": "u", "generation": 1, "namespace": "default"}
     assert read_subject(obj, settings).valid.status == "True"

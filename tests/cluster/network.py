@@ -34,7 +34,7 @@ class Addresses:
     @property
     def inner_server(self) -> str:
         """The API server for components inside."""
-        return f"https://{bracketed(self.control_plane)}:{APISERVER_PORT}"
+        return f"https://{_bracketed(self.control_plane)}:{APISERVER_PORT}"
 
     @property
     def kind(self) -> str:
@@ -77,7 +77,7 @@ ADDRESSES: Final[Mapping[int, Addresses]] = {
 }
 
 
-def bracketed(address: str) -> str:
+def _bracketed(address: str) -> str:
     """As a URL's host."""
     return f"[{address}]" if ":" in address else address
 

@@ -20,6 +20,7 @@ import pytest
 
 from tests.engine.gang import TINY_MODEL, TWO_RANKS, Gang
 from tests.engine.words import wrong_answers
+from tests.proxies import proxied
 
 pytestmark = [
     pytest.mark.engine,
@@ -65,9 +66,7 @@ def gang() -> Iterator[Gang]:
 
 
 # Where nobody listens: what asks it fails, and says so.
-PROXIES = {
-    name: "http://127.0.0.1:9" for word in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (word, word.lower())
-}
+PROXIES = proxied("http://127.0.0.1:9")
 
 
 def stages_until_ready(gang: Gang) -> list[str]:

@@ -45,12 +45,17 @@ def render(example: str, **engine: Any) -> Rendered:
 
 def rendered(obj: dict[str, Any], *, engine: dict[str, Any]) -> Rendered:
     """A resource as the operator reads, plans and renders it; fails with the operator's words if it is refused."""
+    return _of(context_of(obj, engine=engine))
+
+
+def context_of(obj: dict[str, Any], *, engine: dict[str, Any]) -> Context:
+    """What it is rendered from, with these fields of spec.engine changed."""
     obj["metadata"] |= {"namespace": "ns", "uid": "u", "generation": 1}
     obj["spec"]["engine"] = {**obj["spec"].get("engine", {}), **engine}
     subject = reading.read_subject(obj, OPERATOR)
     assert subject.context is not None, subject.valid
     assert not subject.unknown, subject.unknown
-    return _of(subject.context)
+    return subject.context
 
 
 def _of(context: Context) -> Rendered:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
+from r1_operator.api import names
 
 from tests.integration.gateway.launch import MODEL
 from tests.standin.launch import free_port
@@ -24,7 +25,7 @@ class Engine:
     def __init__(self, ranks: int, host: str = "127.0.0.1") -> None:
         self.ranks = ranks
         self._host, self._port = host, free_port()
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        self.url = f"http://{names.host(host)}:{self._port}"
         self.registers_after = 0.0
         """Seconds until it answers a router that wants to know it: so long the router holds it for no worker yet."""
         self.late_probes = 0

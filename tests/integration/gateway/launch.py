@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from r1_operator.api import names
 from r1_operator.telemetry.gateway import SyncResult, Worker, sync_workers
 
 from tests.ports import free_port
@@ -138,7 +139,7 @@ class Gateway:
 
     @property
     def _host(self) -> str:
-        return f"[{self.seen_at}]" if ":" in self.seen_at else self.seen_at
+        return names.host(self.seen_at)
 
 
 def bearer(key: str | None) -> dict[str, str]:

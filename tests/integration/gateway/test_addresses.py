@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.gateway.engines import engines
 from tests.integration.gateway.launch import gateway
+from tests.proxies import proxied
 
 
 @asynccontextmanager
@@ -24,10 +25,8 @@ async def recording_proxy() -> AsyncIterator[tuple[dict[str, str], list[str]]]:
         writer.close()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     async with server:
-        yield {spelling: url for name in names for spelling in (name, name.lower())}, asked
+        yield proxied(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), asked
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
