@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from r1_operator.api import names
 from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus
-from r1_operator.lifecycle.actions import EndPods
+from r1_operator.lifecycle.actions import CreateGang, EndPods, Why
 from r1_operator.placement.nodes import OUT_OF_SERVICE
 from r1_operator.rounds.guard import BREAKER_NODES, BREAKER_SHARE
 
@@ -94,6 +94,18 @@ def a_quota(self: Rounds, data: st.DataObject) -> None:
     self.cluster.quota = data.draw(st.sampled_from([0, 3, 6]))
 
 
+def a_node_is_cordoned(self: Rounds, data: st.DataObject) -> None:
+    if nodes := sorted(self.cluster.machines.nodes):
+        self.cluster.machines.cordon(data.draw(st.sampled_from(nodes)))
+
+
+def a_revision_turns_out_bad(self: Rounds, data: st.DataObject) -> None:
+    """Only what nothing has served as yet: what serves does not turn bad by itself."""
+    served = {g.revision for g in self.cluster.gangs() if g.name in self.cluster.serving()}
+    if self.cluster.revision() not in served | {self.cluster.status.current_revision}:
+        self.cluster.machines.bad.add(self.cluster.spec["engine"]["env"][0]["value"])
+
+
 def watches_stand_still(self: Rounds, data: st.DataObject) -> None:
     self.cluster.stale = data.draw(st.sampled_from([60.0, 500.0]))
 
@@ -117,6 +129,8 @@ FAULTS: dict[str, Callable[[Rounds, st.DataObject], None]] = {
         loads_vanish,
         the_status_is_lost,
         a_quota,
+        a_node_is_cordoned,
+        a_revision_turns_out_bad,
         watches_stand_still,
         another_clock,
     )
@@ -140,6 +154,19 @@ class Rounds(RuleBasedStateMachine):
         for _ in range(rounds):
             self._reconcile()
             self.cluster.advance(seconds)
+
+    @rule(
+        max_surge=st.sampled_from([1, 1, 2]),
+        max_unavailable=st.sampled_from([None, 0, 1, 2]),
+        min_ready=st.sampled_from([0, 30, 300]),
+        paused=st.booleans(),
+    )
+    def somebody_changes_the_strategy(
+        self, max_surge: int, max_unavailable: int | None, min_ready: int, paused: bool
+    ) -> None:
+        said = {"maxSurge": max_surge, "minReadySeconds": min_ready}
+        more = {} if max_unavailable is None else {"maxUnavailable": max_unavailable}
+        self.cluster.change(strategy=said | more, paused=paused)
 
     @rule(rounds=st.sampled_from([5, 12, 20]))
     def it_works_on(self, rounds: int) -> None:
@@ -178,28 +205,48 @@ class Rounds(RuleBasedStateMachine):
         return str(min(p["metadata"]["uid"] for p in self.cluster.machines.of(gang)))
 
     def _availability(self, before: list[str]) -> None:
-        """Ended by the operator: for fewer replicas that somebody wants, one for a roll, nothing else."""
+        """Ended by the operator: for fewer replicas that somebody wants, for a roll or a move as many as the strategy
+        lets go, nothing else. And what is made is made as what has proven itself."""
         cluster = self.cluster
+        round_ = cluster.round
+        assert round_ is not None
         after = [g for g in self._serving() if g in before]
         rolled = [g for g in cluster.rolled() if g in before]
-        assert len(rolled) <= 1, "one at a time"
-        wanted = 0 if cluster.hold and not cluster.status.desired_replicas else cluster.round.scaling.in_force  # type: ignore[union-attr]
+        wanted = 0 if cluster.hold and not cluster.status.desired_replicas else round_.scaling.in_force
         if len(after) < len(before):
             assert len(after) >= min(len(before), wanted) - len(rolled), (before, after, wanted, rolled)
-        if rolled and len(after) < wanted:
+        if rolled and len(after) < min(wanted, len(before)):
+            assert len(after) >= wanted - round_.wanted.max_unavailable, "no more than the strategy lets go"
             # Drained for one that waits, gated: it must have its nodes as soon as they are free.
-            assert self._successor_fits(rolled[0])
+            assert cluster.hold or self._successor_fits(rolled)
+        self._old_ones_come_back_as_what_they_were()
 
-    def _successor_fits(self, victim: str) -> bool:
+    def _old_ones_come_back_as_what_they_were(self) -> None:
+        round_ = self.cluster.round
+        assert round_ is not None
+        wanted = round_.wanted
+        if wanted.settled or wanted.hold or wanted.stable not in self.cluster.templates:
+            return
+        trying = {g.replica for g in self.cluster.gangs() if g.revision == wanted.revision}
+        for action in round_.decision.actions:
+            if isinstance(action, CreateGang) and action.why in {Why.RESTART, Why.SCALE_UP}:
+                assert action.revision != wanted.revision or action.replica in trying or self.cluster.quota is not None
+        made = {g.replica for g in self.cluster.gangs() if g.revision == wanted.revision and not g.missing}
+        assert len(made) <= max(1, len(trying)), "one gang tries it"
+
+    def _successor_fits(self, victims: list[str]) -> bool:
         cluster, memory = self.cluster, self.cluster.spec["engine"]["resources"]["memory"]
         fitting = {"1Gi": ("s", "b", "new"), "100Gi": ("b",), "999Gi": ()}[memory]
         held = Counter(cluster.machines.holders())
-        mine = {p["spec"]["nodeName"] for p in cluster.machines.of(victim)}
+        leaving = {g.name for g in cluster.gangs() if any(m.deleting for m in g.members)} | set(victims)
+        mine = {p["spec"].get("nodeName") for g in leaving for p in cluster.machines.of(g)}
         live = [n for n in cluster.machines.nodes if n.startswith(fitting) and self._usable(n)] if fitting else []
         free = [n for n in live if held[n] == 0 or (n in mine and held[n] == 1)]
         return len(free) >= int(cluster.spec["topology"]["nodesPerReplica"])
 
     def _usable(self, name: str) -> bool:
+        if self.cluster.machines.nodes[name]["spec"].get("unschedulable"):
+            return False
         conditions = self.cluster.machines.nodes[name]["status"]["conditions"]
         tainted = any(t["key"] == OUT_OF_SERVICE for t in self.cluster.machines.nodes[name]["spec"].get("taints", ()))
         return conditions[0]["status"] == "True" and not tainted
@@ -261,15 +308,19 @@ class Rounds(RuleBasedStateMachine):
         """What is wanted, one extra for a roll, and what a lowered number has not been reconciled away yet."""
         if hasattr(self, "cluster"):
             alive = {g.replica for g in self.cluster.gangs() if not any(m.deleting or m.finished for m in g.members)}
-            assert len(alive) <= LIMIT + 2
+            assert len(alive) <= LIMIT + 4
 
     def teardown(self) -> None:
         """Faults stop: it settles on exactly what is wanted where that fits, says why where it does not, and rests."""
         if not hasattr(self, "cluster"):
             return
         self._all_is_well_again()
+        broken = self.cluster.spec["engine"]["env"][0]["value"] in self.cluster.machines.bad
         serving = self._serving()
         self.cluster.settle(60, 15.0)
+        if broken:
+            self._a_bad_revision_costs_nobody(serving)
+            return
         round_, replicas = self.cluster.reconcile(), int(self.cluster.spec["replicas"])
         assert round_.decision.actions == (), "no flapping"
         made = sum(self.cluster.created.values())
@@ -286,12 +337,22 @@ class Rounds(RuleBasedStateMachine):
             assert blocked or not old, "a change that does not come says why"
         self._nothing_half_on_gpus()
 
+    def _a_bad_revision_costs_nobody(self, serving: list[str]) -> None:
+        """It is tried again and again; whoever served serves on, but for as many as the strategy lets go."""
+        round_ = self.cluster.reconcile()
+        least = min(len(serving), int(self.cluster.spec["replicas"])) - round_.wanted.max_unavailable
+        assert len(self.cluster.serving()) >= least
+        self._nothing_half_on_gpus()
+
     def _all_is_well_again(self) -> None:
         cluster, machines = self.cluster, self.cluster.machines
         for name in list(machines.off):  # what is off stays off, and somebody says so
             machines.off.discard(name)
             machines.nodes.pop(name, None)
         machines.nodes = {n: node for n, node in machines.nodes.items() if not node["spec"].get("taints")}
+        for name in machines.nodes:
+            machines.cordon(name, off=True)
+        cluster.change(paused=False)
         for i in range(6):
             cluster.add_node(f"new{i}")
         machines.silent.clear()
@@ -308,4 +369,4 @@ class Rounds(RuleBasedStateMachine):
 
 
 TestRounds = Rounds.TestCase
-TestRounds.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestRounds.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)

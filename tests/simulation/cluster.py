@@ -17,12 +17,13 @@ from r1_operator.lifecycle.actions import CreateGang, EndPods, Why
 from r1_operator.lifecycle.gangs import Gang, Hang, Heard
 from r1_operator.lifecycle.observed import Refusal
 from r1_operator.lifecycle.pods import gangs_of, owned_by, waiting_reason
-from r1_operator.manifests.template import Template, gang_pod
-from r1_operator.placement.nodes import holder_of, nodes_of, pod_requests
+from r1_operator.manifests.template import Template, gang_pod, template_of
+from r1_operator.placement.blame import Held, held_against, levels
+from r1_operator.placement.nodes import Node, holder_of, nodes_of, pod_requests
 from r1_operator.placement.place import Placement, Request, Unplaceable, place
 from r1_operator.planning import built_in_profiles
 from r1_operator.rounds.decide import Round, decide
-from r1_operator.rounds.facts import Engines, Facts, Fleet, Gateways, Nodes
+from r1_operator.rounds.facts import Engines, Facts, Fleet, Gateways, Nodes, Served
 from r1_operator.rounds.reading import Settings, Subject, read_subject
 from r1_operator.status.derive import derive
 from r1_operator.status.observation import Finding, Observation
@@ -34,25 +35,28 @@ ROUTER_SECONDS = 1.0
 """A router holds a replica that is new to it healthy only after its first look at it."""
 
 
-def spec_of(
-    *, nodes: int = 1, replicas: int = 1, memory: str = "1Gi", env: str = "a", autoscaling: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def spec_of(*, nodes: int = 1, replicas: int = 1, memory: str = "1Gi", env: str = "a", **more: Any) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "model": {"name": "r1-operator/tiny-r1", "weights": {"hostPath": {"path": "/models"}}},
         "hardware": "CPUx1",
         "topology": {"nodesPerReplica": nodes},
         "drain": {"seconds": 30},
+        "strategy": {"minReadySeconds": 0},
         "replicas": replicas,
         "engine": {"env": [{"name": "REVISION", "value": env}], "resources": {"memory": memory}},
     }
-    return spec if autoscaling is None else {**spec, "autoscaling": autoscaling}
+    return spec | more
 
 
 @functools.lru_cache(maxsize=256)
-def _subject(spec: str) -> Subject:
+def _read(spec: str, image: str) -> Subject:
+    return _subject(spec, replace(SETTINGS, engine_image=image))
+
+
+def _subject(spec: str, settings: Settings = SETTINGS) -> Subject:
     metadata = {"name": "r1", "namespace": "ns", "uid": "uid-r1", "generation": 1}
     kind = {"apiVersion": names.API_VERSION, "kind": names.KIND}
-    return read_subject({**kind, "metadata": metadata, "spec": json.loads(spec)}, SETTINGS)
+    return read_subject({**kind, "metadata": metadata, "spec": json.loads(spec)}, settings)
 
 
 @dataclass
@@ -76,6 +80,11 @@ class SimulatedCluster:
     templates: dict[str, Template] = field(default_factory=dict)
     refusal: Refusal | None = None
     verdicts: dict[str, Unplaceable] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
+    served: dict[str, Served] = field(default_factory=dict)
+    answers: dict[str, dict[str, str]] = field(default_factory=dict)
+    settings: Settings = SETTINGS
+    may_adopt: bool = False
     told: dict[str, float] = field(default_factory=dict)
     heard_at: dict[str, float] = field(default_factory=dict)
     hangs: dict[str, Hang] = field(default_factory=dict)
@@ -84,7 +93,7 @@ class SimulatedCluster:
     round: Round | None = None
 
     def __post_init__(self) -> None:
-        self.resource = str(_subject(json.dumps(self.spec)).plan.resource_name)  # type: ignore[union-attr]
+        self.resource = str(_read(json.dumps(self.spec), "engine:1").plan.resource_name)  # type: ignore[union-attr]
         self.machines = Machines(self.resource)
         for i in range(self.small):
             self.add_node(f"s{i}", "64Gi")
@@ -96,7 +105,7 @@ class SimulatedCluster:
 
     # --- observe -----------------------------------------------------------------------------------------------------
     def subject(self) -> Subject:
-        found = replace(_subject(json.dumps(self.spec)), status=self.status)
+        found = replace(_read(json.dumps(self.spec), self.settings.engine_image), status=self.status)
         if self.hold:
             invalid = Finding("False", Reason.INVALID_SPEC, "broken")
             found = replace(found, spec=None, plan=None, context=None, valid=invalid)
@@ -104,6 +113,15 @@ class SimulatedCluster:
 
     def gangs(self) -> tuple[Gang, ...]:
         return gangs_of(p for p in self.machines.pods.values() if owned_by(p, "uid-r1"))
+
+    def nodes(self) -> tuple[Node, ...]:
+        """With what is held against them."""
+        found, avoid = nodes_of(self.machines.nodes.values(), self.machines.pods.values()), levels(self.held, self.now)
+        return tuple(replace(node, avoid=avoid.get(node.name, 0)) for node in found)
+
+    def _gateway_config(self) -> dict[str, Any]:
+        metadata = {"name": "r1-gateway", "ownerReferences": [{"controller": True, "uid": "uid-r1"}]}
+        return {"metadata": metadata, "data": {"gateway.json": json.dumps({"workers": sorted(self.told)})}}
 
     def rotation(self) -> frozenset[str]:
         """Replicas that the gateways send requests to."""
@@ -143,16 +161,21 @@ class SimulatedCluster:
         for pod in machines.pods.values():
             if (where := holder_of(pod)) is not None:
                 held.setdefault(pod["metadata"]["labels"][names.LABEL_GANG], {})[where] = pod_requests(pod["spec"])
-        nodes = nodes_of(machines.nodes.values(), machines.pods.values())
+        nodes = self.nodes()
         holding = frozenset(machines.holders())
         ready = {n.name for n in nodes if n.ready}
         return Facts(
             subject=self.subject(),
-            settings=SETTINGS,
+            settings=self.settings,
             gangs=gangs,
             templates=dict(self.templates),
             nodes=Nodes(nodes, holding - set(machines.nodes), held, (), Fleet(holding, holding - ready)),
-            engines=Engines(heard, silence, self._loads(gangs), hangs=self._hangs()),
+            engines=Engines(
+                heard, silence, self._loads(gangs), hangs=self._hangs(), served=self.served, answers=self.answers
+            ),
+            live={("ConfigMap", "r1-gateway"): self._gateway_config()},
+            may_adopt=self.may_adopt,
+            at=self.now,
             gateways=Gateways(0 if self.mute_all else 1, None if self.mute_all else self.rotation()),
             verdicts=dict(self.verdicts),
             refusal=self.refusal,
@@ -175,6 +198,8 @@ class SimulatedCluster:
         round_ = self.round = decide(self.facts(), self.now + self.skew)
         self.templates |= {} if self.hold else dict(round_.templates)
         self._feed(round_)
+        for blame in round_.blames:
+            self.held[blame.node] = held_against(self.held.get(blame.node), blame, self.now)
         for writes, action in enumerate(round_.decision.actions):
             if crash_after is not None and writes >= crash_after:
                 return round_
@@ -221,7 +246,7 @@ class SimulatedCluster:
             for w in round_.waiting
             if w.gang.name in self.machines.gangs()
         ]
-        results = place(requests, nodes_of(self.machines.nodes.values(), self.machines.pods.values()))
+        results = place(requests, self.nodes())
         self.verdicts = {}
         for result in results:
             if isinstance(result, Placement):
@@ -242,6 +267,7 @@ class SimulatedCluster:
             unknown,
             decision=round_.decision,
             troubles=round_.troubles,
+            trial=round_.trial,
             revision=round_.revision,
             scaling=round_.scaling.decision,
         )
@@ -272,9 +298,14 @@ class SimulatedCluster:
         self.spec = {**before, **values}
 
     def rolled(self) -> list[str]:
-        """Gangs that the last round drained for another revision."""
+        """Gangs that the last round drained for another revision, or because their nodes are to be left."""
         assert self.round is not None
-        return [a.gang for a in self.round.decision.actions if isinstance(a, EndPods) and a.why is Why.UPDATE]
+        ends = [a for a in self.round.decision.actions if isinstance(a, EndPods)]
+        return [a.gang for a in ends if a.why in {Why.UPDATE, Why.MOVE}]
+
+    def revision(self) -> str:
+        """The one that the spec asks for now."""
+        return template_of(_read(json.dumps(self.spec), self.settings.engine_image).context).revision  # type: ignore[arg-type]
 
 
 def serving_cluster(replicas: int = 1, nodes: int = 2, small: int = 4, **fields: Any) -> SimulatedCluster:

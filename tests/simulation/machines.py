@@ -41,6 +41,8 @@ class Machines:
     images_gone: bool = False
     """No container is started any more: its image cannot be pulled."""
     mute: set[str] = field(default_factory=set)
+    bad: set[str] = field(default_factory=set)
+    """Values of the engine's variable REVISION with which it ends as soon as it starts."""
 
     # --- writes, as the API server takes them ------------------------------------------------------------------------
     def create(self, pod: Pod, now: float) -> None:
@@ -102,9 +104,18 @@ class Machines:
         if pod["status"]["phase"] == "Pending":
             pod["status"] |= {"phase": "Running", "podIP": f"ip-{pod['metadata']['name']}", "startTime": rfc3339(now)}
             pod["status"]["containerStatuses"] = [engine]
+            if self._is_bad(pod):
+                self.end(gang, 70, now, range(99))
         ended = any("terminated" in c["state"] for c in pod["status"]["containerStatuses"])
         ready = not ended and gang not in self.unready
         self._condition(pod, "Ready", "True" if ready else "False", now)
+
+    def _is_bad(self, pod: Pod) -> bool:
+        env = pod["spec"]["containers"][0].get("env") or ()
+        return any(v["name"] == "REVISION" and v.get("value") in self.bad for v in env)
+
+    def cordon(self, name: str, *, off: bool = False) -> None:
+        self.nodes[name]["spec"]["unschedulable"] = not off
 
     def end(self, gang: str, code: int, now: float, members: Iterable[int], *, sidecar: bool = False) -> None:
         """The engine containers of these members end. With a sidecar the pods live on."""

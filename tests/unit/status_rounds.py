@@ -39,7 +39,7 @@ def view(
     facts = {"gated": state is GangState.GATED, "ready": state is GangState.READY, "termination": end} | member
     pods = gang(name, revision, **facts)
     retry = NOW + 60 if failure else None
-    return ReplicaView(pods.replica, pods.attempt, name, pods, state, failure, restarts, retry)
+    return ReplicaView(pods.replica, pods.attempt, name, pods, state, failure, restarts, retry, pods.revision)
 
 
 def observed(*views: ReplicaView, leaving: tuple[Gang, ...] = (), **fields: object) -> Observation:
@@ -94,7 +94,9 @@ def fleet(count: int, nodes: int, states: tuple[GangState, ...], words: str, lea
         state = states[index % len(states)]
         pods = _pods(index, attempt, nodes, state)
         failure = Failure("RankDied", words, NOW) if state is GangState.FAILED else None
-        views.append(ReplicaView(index, attempt, pods.name, pods, state, failure, 10**9, NOW if failure else None))
+        views.append(
+            ReplicaView(index, attempt, pods.name, pods, state, failure, 10**9, NOW if failure else None, pods.revision)
+        )
     finding = Finding("False", Reason.QUOTA_EXCEEDED, words)
     return Observation(
         generation=1,

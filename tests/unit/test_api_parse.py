@@ -20,7 +20,7 @@ def parsed(obj: dict) -> R1Deployment:
 def test_a_model_and_hardware_are_enough() -> None:
     resource = parsed(GOOD)
     assert (resource.name, resource.spec.replicas, resource.spec.objective) == ("r1", 1, "Throughput")
-    assert (resource.spec.drain.seconds, resource.spec.gateway.port) == (300, 8000)
+    assert (resource.spec.drain.seconds, resource.spec.gateway.port) == (1200, 8000)
     assert (resource.spec.startup.seconds, resource.spec.startup.may_stand_still) == (14_400, 1800)
     assert resource.spec.topology.tensor_parallel is None
     assert resource.spec.autoscaling is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,8 +30,8 @@ class Room:
     def spare(self) -> int:
         return self.now
 
-    def after(self, victim: str, count: int) -> bool:
-        return victim in self.instead_of
+    def after(self, gone: Collection[str], count: int) -> bool:
+        return bool(set(gone) & self.instead_of)
 
     def quota_after(self, victim: str) -> bool:
         return self.quota

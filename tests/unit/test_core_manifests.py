@@ -17,6 +17,8 @@ from r1_operator.manifests.engine_pod import engine_pod
 from r1_operator.manifests.template import (
     gang_config_map,
     gang_pod,
+    loose_of,
+    renewed_limits,
     shape_of,
     template_config_map,
     template_of,
@@ -97,7 +99,33 @@ def test_only_what_pods_cannot_take_over_makes_another_revision() -> None:
     before = template_of(context()).revision
     assert template_of(context(replicas=5, gateway={"replicas": 3})).revision == before
     assert template_of(context(engine={"args": ["--log-requests"]})).revision != before
-    assert template_of(context(drain={"seconds": 77})).revision != before
+    annotated = {"podTemplate": {"metadata": {"annotations": {"k8s.v1.cni.cncf.io/networks": "roce"}}}}
+    assert template_of(context(engine=annotated)).revision != before
+    assert template_of(context(strategy={"restartedAt": "now"})).revision != before
+
+
+def test_limits_of_time_and_peoples_labels_change_while_an_engine_runs() -> None:
+    """L12: raising the start's limit ended a gang that was 50 minutes into loading."""
+    before, wishes = context(), {"drain": {"seconds": 77}, "startup": {"seconds": 7200, "stallSeconds": 99}}
+    after = context(**wishes, engine={"podTemplate": {"metadata": {"labels": {"team": "a"}}}})
+    assert template_of(after).revision == template_of(before).revision
+    template, loose = template_of(before), loose_of(after.spec)
+    pod = gang_pod(template, 0, 0, 1, loose)
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 77 + 30
+    assert pod["metadata"]["labels"]["team"] == "a"
+    assert pod["metadata"]["labels"]["r1operator.dev/revision"] == template.revision
+    running = gang_config_map(template, 0, 0, loose_of(before.spec))
+    assert json.loads(running["data"]["limits.json"]) == {
+        "startSeconds": 14400,
+        "stallSeconds": 1800,
+        "drainSeconds": 1200,
+    }
+    told = renewed_limits(running, loose)
+    assert told is not None
+    assert list(told["data"]) == ["limits.json"], "and nothing else of it is touched"
+    assert json.loads(told["data"]["limits.json"]) == {"startSeconds": 7200, "stallSeconds": 99, "drainSeconds": 77}
+    assert renewed_limits(told, loose) is None
+    assert renewed_limits({**running, "immutable": True}, loose) is None, "of an older operator: it cannot be told"
 
 
 def test_the_shape_is_that_of_the_pod() -> None:

@@ -52,7 +52,7 @@ def test_cordoned_under_its_feet_the_only_replica_is_left_alone() -> None:
     cluster.change(env="b")
     cluster.settle(20)
     assert len(cluster.serving()) == 1
-    assert Reason.NO_NODE_FOR_NEW_REVISION in reasons(cluster.reconcile())
+    assert Reason.NO_NODE_FOR_MOVE in reasons(cluster.reconcile())
 
 
 def test_the_victim_is_one_whose_nodes_would_do() -> None:
@@ -73,7 +73,7 @@ def test_the_victim_is_one_whose_nodes_would_do() -> None:
 
 def test_somebody_else_in_the_queue_would_take_the_nodes_first() -> None:
     cluster = serving_cluster(1, small=2)
-    cluster.change(env="b")
+    cluster.change(env="b", strategy={"maxUnavailable": 1})
     cluster.reconcile()
     facts = cluster.facts()
     (waits,) = decide(facts, cluster.now).waiting

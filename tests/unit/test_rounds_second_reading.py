@@ -106,7 +106,9 @@ def test_a_mended_spec_reaches_a_replica_that_says_it_drains() -> None:
 def test_two_that_roll_on_full_nodes_do_not_wait_for_each_other() -> None:
     """Each counted the other's waiting gang as ahead of its own, so neither drained a replica, for ever."""
     notify: Callable[[tuple[str, str]], None] = Mock()
-    placer = Placer(Mock(), Mock(), Mock(), notify)
+    inventory = Mock()
+    inventory.pods.return_value = ()
+    placer = Placer(Mock(), Mock(), inventory, notify)
     waiting: list[Waiting] = []
     for seconds in (0.0, 5.0):
         cluster = serving(nodes=2, replicas=2)

@@ -14,6 +14,7 @@ from .fields import ApiModel, ObjectName, ShortText
 from .gateway import Gateway
 from .hardware import HardwareProfile
 from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS
+from .strategy import Strategy
 
 Objective = Literal["Throughput", "Latency", "SLO"]
 MoeA2aBackend = Literal["None", "DeepEP"]
@@ -180,8 +181,10 @@ class Autoscaling(ApiModel):
 class Drain(ApiModel):
     """What happens to running requests when a replica leaves."""
 
+    # A drain ends when no request runs any more; the limit is for those that never end. 20,000 tokens of thought at
+    # 30 tokens/s are 11 minutes, and the longest that R1's makers sample (32,768) are 18.
     seconds: int = Field(
-        default=300,
+        default=1200,
         ge=0,
         le=86_400,
         description="How long running requests may take to finish, in seconds; what is left is cut.",
@@ -241,6 +244,11 @@ class R1DeploymentSpec(ApiModel):
     )
     autoscaling: Autoscaling | None = Field(
         default=None, description="Let the operator choose the number of replicas. Absent = spec.replicas is law."
+    )
+    strategy: Strategy = Field(default_factory=Strategy, description="How a change reaches the replicas.")
+    paused: bool = Field(
+        default=False,
+        description="Roll nothing out: what runs is kept, healed and scaled as what it is.",
     )
     drain: Drain = Field(default_factory=Drain, description="How replicas leave.")
     startup: Startup = Field(default_factory=Startup, description="How long replicas may take to start.")

@@ -98,6 +98,20 @@ class ReplicaStatus(ReadModel):
     revision: Revision = Field(default="", description="Revision of the spec that it runs.")
 
 
+_Trial = Literal["None", "Running", "Passed", "Aborted", "Unknown"]
+
+
+class RolloutStatus(ReadModel):
+    """The last change of revision."""
+
+    revision: Revision = Field(description="Revision that it leads to.")
+    progressed_at: Timestamp = Field(description="When it began, or a replica of it last became ready.")
+    canary: Annotated[_Trial, _known(_Trial)] = Field(
+        default="None", description="How the first replica's trial stands; Aborted: what served before is kept."
+    )
+    message: Message = Field(default="", description="Why, for people.")
+
+
 class R1DeploymentStatus(ReadModel):
     """What the operator saw and decided."""
 
@@ -115,6 +129,10 @@ class R1DeploymentStatus(ReadModel):
         default="", description="Revision that serves: the old one of a roll until its last replica is gone."
     )
     update_revision: Revision = Field(default="", description="Revision wanted.")
+    rollout: RolloutStatus | None = Field(default=None, description="How the change to updateRevision stands.")
+    attempt_floor: int = Field(
+        default=0, ge=0, description="First attempt of a replica that comes anew: no gang's name is used twice."
+    )
     gpus: int = Field(default=0, ge=0, description="GPUs that the existing replicas hold.")
     selector: Annotated[str, StringConstraints(max_length=512)] = Field(
         default="", description="Label selector of one pod a replica, node 0's, for the scale subresource."

@@ -36,12 +36,16 @@ from .status import (
     PlanStatus,
     R1DeploymentStatus,
     ReplicaStatus,
+    RolloutStatus,
     Stage,
 )
+from .strategy import Canary, CanaryQuestion, Strategy
 
 __all__ = [
     "Autoscaling",
     "AutoscalingStatus",
+    "Canary",
+    "CanaryQuestion",
     "Condition",
     "ConditionStatus",
     "Device",
@@ -65,10 +69,12 @@ __all__ = [
     "R1DeploymentSpec",
     "R1DeploymentStatus",
     "ReplicaStatus",
+    "RolloutStatus",
     "SecretKey",
     "Slo",
     "Stage",
     "Startup",
+    "Strategy",
     "Topology",
     "Weights",
 ]

@@ -12,7 +12,7 @@ from ..cluster import ApiError, Cache, Client, resource_of
 from ..cluster.resources import CONFIG_MAPS, PODS, JsonObject
 from ..lifecycle.actions import CreateGang, EndPods
 from ..lifecycle.pods import owned_by
-from ..manifests.template import Template, gang_config_map, gang_pod
+from ..manifests.template import Loose, Template, gang_config_map, gang_pod
 from ..rounds.children import child_of, owner_words
 from ..rounds.facts import Child
 
@@ -95,19 +95,19 @@ class Actor:
         await self._client.delete(resource_of(live), namespace, name, uid=uid)
 
     # --- gangs -----------------------------------------------------------------------------------------------------
-    async def create_gang(self, template: Template, uid: str, action: CreateGang) -> None:
+    async def create_gang(self, template: Template, uid: str, action: CreateGang, loose: Loose | None = None) -> None:
         """Config map first, then the pods, all gated. What exists already and is ours is left alone.
 
         Raises GangRefused when the API server does not want one of them: none of those just made is left then.
         Raises ApiError when it could not be asked: the next round completes the gang. Raises NameTaken.
         """
         try:
-            await self._create_config(gang_config_map(template, action.replica, action.attempt), uid)
+            await self._create_config(gang_config_map(template, action.replica, action.attempt, loose), uid)
         except ApiError as error:
             if error.invalid:
                 raise GangRefused(error) from error
             raise
-        pods = [gang_pod(template, action.replica, action.attempt, node) for node in action.members]
+        pods = [gang_pod(template, action.replica, action.attempt, node, loose) for node in action.members]
         results = await asyncio.gather(*(self.create(pod, uid) for pod in pods), return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException)]
         refused = next((e for e in failures if isinstance(e, ApiError) and e.invalid), None)
@@ -120,23 +120,32 @@ class Actor:
             raise failures[0]
 
     async def _create_config(self, obj: JsonObject, uid: str) -> None:
-        """A config map is immutable: one that is left of an earlier gang of this name must go first."""
+        """One that is left of an earlier gang of this name must go first; the limits in it may be of another moment."""
         made = await self.create(obj, uid)
-        if made.get("data") != obj["data"]:
+        if (made.get("data") or {}).get(names.ENGINE_CONFIG_KEY) != obj["data"][names.ENGINE_CONFIG_KEY]:
             namespace, (name, live_uid) = obj["metadata"]["namespace"], _name_and_uid(made)
             await self._client.delete(CONFIG_MAPS, namespace, name, uid=live_uid)
             await self.create(obj, uid)
 
-    def end_pods(self, namespace: str, action: EndPods) -> list[Awaitable[object]]:
-        """Deletes to send now."""
+    async def label(self, namespace: str, pod: str, labels: JsonObject) -> None:
+        """Set labels of a running pod; None takes one away. One that has gone meanwhile needs none."""
+        try:
+            self._cache.remember(await self._client.patch_merge(PODS, namespace, pod, {"metadata": {"labels": labels}}))
+        except ApiError as error:
+            if not error.not_found:
+                raise
+
+    def end_pods(self, namespace: str, action: EndPods, drain_grace: int | None = None) -> list[Awaitable[object]]:
+        """Deletes to send now. `drain_grace`: seconds for those that drain; None: what their pods say."""
         now = time.monotonic()
         self._deleted = {key: at for key, at in self._deleted.items() if now - at < _REPEAT_SECONDS}
         calls: list[Awaitable[object]] = []
         for pod in action.pods:
-            key = (pod.uid, action.grace_seconds)
+            grace = drain_grace if action.drains else action.grace_seconds
+            key = (pod.uid, grace)
             if key not in self._deleted:
                 self._deleted[key] = now
-                calls.append(self._delete(namespace, pod.name, pod.uid, action.grace_seconds))
+                calls.append(self._delete(namespace, pod.name, pod.uid, grace))
         return calls
 
     async def _delete(self, namespace: str, name: str, uid: str, grace_seconds: int | None) -> None:

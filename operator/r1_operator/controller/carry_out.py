@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..api import names
 from ..lifecycle.actions import Action, CreateGang, EndPods, Why
+from ..manifests.template import loose_of
 from ..rounds.children import Json, child_of
 from ..rounds.decide import Round
 from ..rounds.facts import Facts
@@ -24,7 +25,9 @@ from .steps import Steps
 log = logging.getLogger(__name__)
 
 CREATE_SECONDS = 20.0
-_VOLUNTARY = frozenset({Why.UPDATE, Why.SCALE_DOWN})
+_VOLUNTARY = frozenset({Why.UPDATE, Why.MOVE, Why.SCALE_DOWN})
+KEPT_REVISIONS = 10
+"""Of those that nothing runs as: what `r1 rollout undo` may go back to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +53,14 @@ class Hands:
         await self._end(key, facts, round_, gateway, steps)
         finished = await self._create(key, facts, round_, steps, now)
         await self._sweep(facts, round_, steps)
+        await steps.all("label", [self._actor.label(key[0], pod, patch) for pod, patch in facts.relabel.items()])
         self._placer.submit(key, round_.waiting)
         taught = self._memory.of(key) != replace(before, gateway=gateway)
         return Outcome(gateway, tuple(steps.errors), again=taught or not finished)
+
+    def remember(self, key: Key, round_: Round) -> None:
+        """It has been told: the next one may take new defaults over."""
+        self._memory.outdated(key, round_.revisions.newer is not None)
 
     def forget(self, key: Key) -> None:
         """The R1Deployment is gone."""
@@ -93,11 +101,13 @@ class Hands:
 
     async def _end(self, key: Key, facts: Facts, round_: Round, gateway: GatewayRound, steps: Steps) -> None:
         ends = [a for a in round_.decision.actions if isinstance(a, EndPods)]
+        spec = facts.subject.spec
+        grace = loose_of(spec).grace_seconds if spec is not None else None  # the present limit, not that of the start
         going = [a for a in ends if not self._must_wait(a, facts, round_, gateway, steps)]
         for action in going:
             log.info("%s: %s", steps.key, describe(action))
         await asyncio.gather(
-            *(steps.all(f"end {action.gang}", self._actor.end_pods(key[0], action)) for action in going)
+            *(steps.all(f"end {action.gang}", self._actor.end_pods(key[0], action, grace)) for action in going)
         )
 
     def _must_wait(self, action: EndPods, facts: Facts, round_: Round, gateway: GatewayRound, steps: Steps) -> bool:
@@ -119,7 +129,8 @@ class Hands:
 
         Not all of a hundred in one round where the API server is slow: one that lasts for minutes counts as hanging.
         """
-        began = time.monotonic()
+        began, spec = time.monotonic(), facts.subject.spec
+        loose = loose_of(spec) if spec is not None else None
         for action in round_.decision.actions:
             if not isinstance(action, CreateGang):
                 continue
@@ -130,7 +141,7 @@ class Hands:
                 continue
             log.info("%s: %s", steps.key, describe(action))
             try:
-                await self._actor.create_gang(template, facts.subject.metadata.uid, action)
+                await self._actor.create_gang(template, facts.subject.metadata.uid, action, loose)
                 self._memory.created(key)
             except GangRefused as refused:
                 # No error of ours: the next round knows, tells, and waits.
@@ -149,12 +160,20 @@ class Hands:
         name = facts.name
         creations = [a for a in round_.decision.actions if isinstance(a, CreateGang)]
         gangs = {g.name for g in facts.gangs} | {names.gang_name(name, a.replica, a.attempt) for a in creations}
-        revisions = {g.revision for g in facts.gangs} | {a.revision for a in creations} | {round_.revision}
-        if round_.wanted.hold:
-            revisions |= set(facts.templates)  # what fails must come back as what it was
+        revisions = {g.revision for g in facts.gangs} | {a.revision for a in creations} | _kept(facts, round_)
         maps = [obj for (kind, _), obj in facts.live.items() if kind == "ConfigMap"]
         calls = self._actor.sweep(maps, facts.subject.metadata.uid, gangs, {r for r in revisions if r})
         await steps.all("sweep", calls)
+
+
+def _kept(facts: Facts, round_: Round) -> set[str]:
+    """Revisions to keep although nothing may run as them at the moment."""
+    found, status = round_.revisions, facts.subject.status
+    named = {t.revision for t in (found.wanted, found.asked) if t is not None} | {found.stable}
+    named |= {status.current_revision, status.update_revision}
+    records = {r.revision for r in status.replica_statuses}  # what has failed comes back as what it was
+    by_age = sorted(facts.templates.values(), key=lambda t: (t.made_at, t.revision), reverse=True)
+    return named | records | {t.revision for t in by_age[:KEPT_REVISIONS]}
 
 
 def describe(action: Action) -> str:

@@ -4,6 +4,8 @@ ever looks through all pods of the cluster."""
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from ..api import names
@@ -20,7 +22,9 @@ _OVER = frozenset({"Failed", "Succeeded"})
 class Inventory:
     """Follows the cache. Reads never wait."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, bad_conditions: Collection[str] = ()) -> None:
+        self._bad_conditions = bad_conditions
+        self.avoid: Callable[[], Mapping[str, int]] = dict
         self._raw: dict[str, JsonObject] = {}
         self._built: dict[str, Node] = {}
         self._sorted: tuple[Node, ...] | None = None
@@ -31,11 +35,17 @@ class Inventory:
         cache.subscribe(self.on_change)
 
     def nodes(self) -> tuple[Node, ...]:
-        """All nodes, by name in order."""
+        """All nodes, by name in order, each with how much it is to be avoided."""
+        levels = self.avoid()
+        if not levels:
+            return self._nodes()
+        return tuple(replace(n, avoid=n.avoid + levels[n.name]) if n.name in levels else n for n in self._nodes())
+
+    def _nodes(self) -> tuple[Node, ...]:
         if self._sorted is None:
             for name, raw in self._raw.items():
                 if name not in self._built:
-                    self._built[name] = node_of(raw, self._used.get(name, {}))
+                    self._built[name] = node_of(raw, self._used.get(name, {}), self._bad_conditions)
             self._sorted = tuple(self._built[name] for name in sorted(self._raw))
         return self._sorted
 
@@ -61,7 +71,7 @@ class Inventory:
     def fleet(self) -> Fleet:
         """Nodes that hold engine pods of anybody's, and those of them that are silent."""
         holding = frozenset(node for node, pods in self._engines_on.items() if pods)
-        ready = {node.name for node in self.nodes() if node.ready}
+        ready = {node.name for node in self._nodes() if node.ready}
         return Fleet(holding, holding - ready)
 
     def on_change(self, change: Change) -> None:

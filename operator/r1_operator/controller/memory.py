@@ -39,6 +39,7 @@ class Memory:
     def __init__(self) -> None:
         self._lessons: dict[Key, Lessons] = {}
         self._secrets: dict[Key, tuple[str, float]] = {}
+        self._outdated: set[Key] = set()
 
     def of(self, key: Key) -> Lessons:
         return self._lessons.get(key, Lessons())
@@ -46,6 +47,15 @@ class Memory:
     def forget(self, key: Key) -> None:
         self._lessons.pop(key, None)
         self._secrets.pop(key, None)
+        self._outdated.discard(key)
+
+    def outdated(self, key: Key, is_so: bool) -> None:
+        """Whether this operator would make something else of its spec than what is wanted of it."""
+        (self._outdated.add if is_so else self._outdated.discard)(key)
+
+    def is_first(self, key: Key) -> bool:
+        """Whether it is the first, by name, of those that are outdated."""
+        return key == min(self._outdated, default=None)
 
     def secret_due(self, key: Key, name: str, now: float) -> bool:
         """Whether the Secret of this name may not be there: never made by us, another's name, or made long ago."""

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..api import names
+from ..api.parse import parse_status
 from ..api.reasons import Reason
 from ..cluster import Cache, Client, gone
 from ..cluster.resources import (
@@ -23,7 +24,7 @@ from ..cluster.resources import (
 )
 from ..lifecycle.gangs import Gang
 from ..lifecycle.pods import gangs_of, owned_by
-from ..manifests.template import templates_of
+from ..manifests.template import Template, templates_of
 from ..placement.nodes import holder_of, pod_requests
 from ..rounds.facts import Child, Engines, Facts, Gateways, Nodes
 from ..rounds.reading import Settings, Subject, read_subject
@@ -87,8 +88,23 @@ class Observer:
             verdicts=self._placer.verdicts(key),
             refusal=self._memory.refusal(key, subject.metadata.generation),
             watch_age=self._watch_age(),
+            relabel=_relabel(subject, ours, templates),
+            at=now,
+            may_adopt=self._may_adopt(key),
             epoch=self._epoch(),
         )
+
+    def _may_adopt(self, key: Key) -> bool:
+        """One R1Deployment after the other takes new defaults over, by name; the next one when all is well again."""
+        if not self._settings.adopts or not self._memory.is_first(key):
+            return False
+        for obj in self._cache.snapshot(R1_DEPLOYMENTS):
+            other = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+            status, _ = parse_status(obj.get("status"))
+            changing = status.update_revision != status.current_revision
+            if other != key and status.current_revision and (changing or status.unavailable_replicas):
+                return False
+        return True
 
     def _children(self, key: Key, uid: str) -> tuple[dict[Child, JsonObject], list[str]]:
         """Objects under our labels, and those of them that an earlier resource of this name has left."""
@@ -145,6 +161,26 @@ class Observer:
         """The kind that the API server has been silent about for longest."""
         ages = {resource.plural: self._cache.age_seconds(resource) for resource in _DECIDING}
         return max(ages.items(), key=lambda item: item[1])
+
+
+def _relabel(
+    subject: Subject, pods: Sequence[JsonObject], templates: Mapping[str, Template]
+) -> dict[str, dict[str, str | None]]:
+    """People's labels that pods lack, or carry although the spec has them no more: by pod, what to set."""
+    if subject.spec is None:
+        return {}
+    wanted = subject.spec.engine.pod_template.metadata.labels
+    found: dict[str, dict[str, str | None]] = {}
+    for pod in pods:
+        labels = pod["metadata"]["labels"]
+        template = templates.get(labels.get(names.LABEL_REVISION, ""))
+        first: Mapping[str, str] = template.pod["metadata"]["labels"] if template is not None else {}
+        ours = {names.LABEL_MANAGED_BY, names.LABEL_INSTANCE, names.LABEL_COMPONENT}
+        old = {k for k in first if k not in wanted and k in labels and k not in ours and not k.startswith(names.GROUP)}
+        patch: dict[str, str | None] = {k: v for k, v in wanted.items() if labels.get(k) != v}
+        if (patch or old) and "deletionTimestamp" not in pod["metadata"]:
+            found[pod["metadata"]["name"]] = patch | dict.fromkeys(sorted(old))
+    return found
 
 
 def _standing(pods: Sequence[JsonObject], uid: str) -> list[str]:

@@ -30,6 +30,7 @@ from .feeding import GatewayFeeder, Term
 from .inventory import Inventory
 from .memory import Memory
 from .monitor import Monitor
+from .node_book import NodeBook
 from .observe import Observer
 from .placing import Placer
 from .ports import Engines, Gateways
@@ -60,6 +61,7 @@ class Operator:
         settings: Settings,
         *,
         namespaces: Collection[str] = (),
+        own_namespace: str = "",
         clock: Callable[[], float] | None = None,
         term: Term | None = None,
     ) -> None:
@@ -67,16 +69,18 @@ class Operator:
         self._cache, self._metrics = cache, metrics
         self._namespaces = frozenset(namespaces)
         self.queue = WorkQueue()
-        self._inventory = inventory = Inventory(cache)
+        self._inventory = inventory = Inventory(cache, settings.node_conditions)
         self.monitor = Monitor(cache, inventory, engines, self._enqueue, clock)
-        self._placer = placer = Placer(client, cache, inventory, self._enqueue)
+        self._placer = placer = Placer(client, cache, inventory, self._enqueue, clock)
+        self._book = book = NodeBook(client, own_namespace, placer.wake, clock)
+        inventory.avoid = book.levels
         memory, actor = Memory(), Actor(client, cache)
         feeder = GatewayFeeder(cache, inventory, gateways, settings.keys, term)
         observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings, feeder.epoch)
         hands = Hands(actor, feeder, placer, memory)
         teller = Teller(client, cache, events, metrics)
         self._reconciler = Reconciler(
-            cache, inventory, observer, hands, teller, actor, self.monitor, metrics, settings, clock
+            cache, inventory, observer, hands, teller, actor, self.monitor, book, metrics, settings, clock
         )
         self._running: dict[Key, float] = {}
         self._leads = False
@@ -92,6 +96,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.monitor.run(), name="monitor")
             group.create_task(self._placer.run(), name="placer")
+            group.create_task(self._book.run(), name="nodes")
             for number in range(WORKERS):
                 group.create_task(self._work(), name=f"reconcile-{number}")
 

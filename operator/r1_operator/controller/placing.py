@@ -1,4 +1,4 @@
-"""Placement as one queue for the whole operator: a tick places all gangs that wait, the oldest first, on what is free.
+"""Placement as one queue for the whole operator: a tick places all gangs that wait, by priority and age, where it fits.
 
 One tick at a time, on a cache that knows our own writes: two gangs never want the same node. To carry one out: pin
 every pod of the gang to its node, then lift all gates. After a crash half-way the next tick finds the pins in the pods
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,23 +31,37 @@ log = logging.getLogger(__name__)
 DEBOUNCE_SECONDS = 0.2
 """What comes together is placed together: the order of the queue counts, not that of the events."""
 RETRY_SECONDS = 2.0
+RESERVE_SECONDS = 300.0
+"""After so long the free nodes of its domain are kept for the first gang of the queue: small ones behind it would take
+one after the other, and it would never find enough at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One gang in the queue. `pods`: uids of its pods; others may carry its labels. `since`: when they were created."""
+    """One gang in the queue. `pods`: uids of its pods; others may carry its labels. `since`: when they were created.
+    `priority`: of its pods, by their priority class as the API server resolved it. `missed`: by its R1Deployment."""
 
     key: Key
     gang: str
     shape: Shape
     pods: frozenset[str]
     since: float
+    priority: int = 0
+    missed: bool = True
 
 
 class Placer:
     """The queue of all R1Deployments' gangs that want nodes, and what the last tick said of each."""
 
-    def __init__(self, client: Client, cache: Cache, inventory: Inventory, notify: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cache: Cache,
+        inventory: Inventory,
+        notify: Callable[[Key], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._client, self._cache, self._inventory, self._notify = client, cache, inventory, notify
         self._queue: dict[tuple[str, str], _Entry] = {}
         self._verdicts: dict[tuple[str, str], Unplaceable] = {}
@@ -55,7 +70,7 @@ class Placer:
     # --- what the rounds say and ask ---------------------------------------------------------------------------------
     def submit(self, key: Key, waiting: Sequence[Waiting]) -> None:
         """These gangs of one R1Deployment want nodes; whatever else of it was in the queue does not any more."""
-        wanted = {(key[0], each.gang.name): _entry(key, each) for each in waiting}
+        wanted = {(key[0], each.gang.name): self._entry(key, each) for each in waiting}
         kept = {place: entry for place, entry in self._queue.items() if entry.key != key}
         before = {place: entry for place, entry in self._queue.items() if entry.key == key}
         self._queue = kept | wanted
@@ -75,7 +90,7 @@ class Placer:
         """Gangs of the other R1Deployments that wait, in their order, up to the first of this one: if all counted as
         ahead, two that roll on full nodes would wait for each other for ever."""
         before = itertools.takewhile(lambda entry: entry.key != key, self._in_order())
-        return tuple(Request(e.gang, e.shape) for e in before)
+        return tuple(Request(e.gang, e.shape, reserves=self._reserves(e)) for e in before)
 
     def wake(self) -> None:
         """Something that placement reads has changed."""
@@ -104,7 +119,9 @@ class Placer:
         Raises ApiError of the first gang that could not be carried out; the others have been by then.
         """
         waiting = [(entry, gang) for entry in self._in_order() if (gang := self._still_waits(entry)) is not None]
-        requests = [Request(f"{e.key[0]}/{g.name}", self._as_admitted(e), _pins(g)) for e, g in waiting]
+        requests = [
+            Request(f"{e.key[0]}/{g.name}", self._as_admitted(e), _pins(g), self._reserves(e)) for e, g in waiting
+        ]
         results = place(requests, self._nodes_without([entry for entry, _ in waiting]))
         errors: list[ApiError] = []
         for (entry, gang), result in zip(waiting, results, strict=True):
@@ -124,7 +141,18 @@ class Placer:
             raise errors[0]
 
     def _in_order(self) -> list[_Entry]:
-        return sorted(self._queue.values(), key=lambda e: (e.since, e.key, e.gang))
+        return sorted(self._queue.values(), key=lambda e: (-e.priority, e.since, e.key, e.gang))
+
+    def _reserves(self, entry: _Entry) -> bool:
+        return entry.missed and self._clock() - entry.since >= RESERVE_SECONDS
+
+    def _entry(self, key: Key, waiting: Waiting) -> _Entry:
+        members = waiting.gang.members
+        uids = frozenset(m.uid for m in members)
+        pods = [pod for pod in self._inventory.pods(key, names.COMPONENT_ENGINE) if pod["metadata"]["uid"] in uids]
+        priority = max((int(pod["spec"].get("priority") or 0) for pod in pods), default=0)
+        since = min(m.created_at for m in members)
+        return _Entry(key, waiting.gang.name, waiting.shape, uids, since, priority, waiting.missed)
 
     def _still_waits(self, entry: _Entry) -> Gang | None:
         """The gang as its pods are now, if it is whole, gated and not on its way out."""
@@ -185,12 +213,6 @@ class Placer:
             {"op": "remove", "path": path},
         ]
         self._cache.remember(await self._client.patch_json(PODS, namespace, pod, operations))
-
-
-def _entry(key: Key, waiting: Waiting) -> _Entry:
-    members = waiting.gang.members
-    uids = frozenset(m.uid for m in members)
-    return _Entry(key, waiting.gang.name, waiting.shape, uids, min(m.created_at for m in members))
 
 
 def _pins(gang: Gang) -> dict[int, str]:

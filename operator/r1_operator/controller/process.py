@@ -70,6 +70,7 @@ async def _serve(options: Options) -> None:
             metrics,
             replace(options.settings, keys=keys),
             namespaces=options.namespaces,
+            own_namespace=options.lease_namespace,
             term=Term(lambda: lease.epoch, lease.advance),
         )
         app = health_app(

@@ -17,6 +17,7 @@ from .acting import Actor
 from .carry_out import Hands
 from .inventory import Inventory
 from .monitor import Monitor
+from .node_book import NodeBook
 from .observe import Observer
 from .queue import Key
 from .steps import Steps
@@ -39,13 +40,14 @@ class Reconciler:
         teller: Teller,
         actor: Actor,
         monitor: Monitor,
+        book: NodeBook,
         metrics: Metrics,
         settings: Settings,
         clock: Callable[[], float],
     ) -> None:
         self._cache, self._inventory, self._clock, self._settings = cache, inventory, clock, settings
         self._observer, self._hands, self._teller, self._actor = observer, hands, teller, actor
-        self._monitor, self._metrics = monitor, metrics
+        self._monitor, self._book, self._metrics = monitor, book, metrics
 
     async def reconcile(self, key: Key) -> float | None:
         """One round. → seconds until the next one if nothing happens. Raises ReconcileFailed in the end."""
@@ -59,8 +61,10 @@ class Reconciler:
             await self._teller.tell_of_predecessor(obj, facts, steps, now)
             return _after(steps, SOON_SECONDS)
         round_ = decide(facts, now)
+        self._book.blame(round_.blames)
         outcome = await self._hands.carry_out(key, facts, round_, steps, now)
         await self._teller.tell(obj, facts, round_, outcome, steps, now)
+        self._hands.remember(key, round_)
         again = next_look(round_, outcome.gateway.routed, outcome.gateway.finding)
         return _after(steps, min(again, SOON_SECONDS) if outcome.again else again)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 from ..api import names
 from ..api.reasons import Reason
 from ..api.timestamps import unix_time
-from ..api.types import to_wire
+from ..api.types import PlanStatus, to_wire
 from ..cluster import ApiError, Cache, Client, Events
 from ..cluster.resources import JsonObject
 from ..rounds.decide import Round
@@ -98,6 +100,8 @@ def _observation(facts: Facts, round_: Round, outcome: Outcome) -> Observation:
         gateway=gateway.finding,
         routed=len(round_.workers & gateway.routed) if gateway.serving_pods and gateway.routed is not None else None,
         plan=subject.plan,
+        layout=_layout(round_),
+        trial=round_.trial,
         decision=decision,
         revision=round_.revision,
         unplaceable=tuple(u for gang, u in facts.verdicts.items() if gang in waiting and not u.broken_pins),
@@ -112,3 +116,14 @@ def _observation(facts: Facts, round_: Round, outcome: Outcome) -> Observation:
         errors=outcome.errors,
         troubles=round_.troubles,
     )
+
+
+def _layout(round_: Round) -> PlanStatus | None:
+    """Of the revision that is wanted: a later planner may choose another one for the same spec."""
+    wanted = round_.revisions.wanted
+    if wanted is None or not wanted.plan:
+        return None
+    try:
+        return PlanStatus.model_validate(wanted.plan)
+    except ValidationError:
+        return None  # kept by another version

@@ -15,6 +15,7 @@ class Why(StrEnum):
     SCALE_UP = "ScaleUp"
     RESTART = "Restart"
     UPDATE = "Update"
+    MOVE = "Move"
     COMPLETE = "Complete"
     SCALE_DOWN = "ScaleDown"
     FAILED = "Failed"
@@ -77,6 +78,8 @@ class ReplicaView:
     failure: Failure | None
     restarts: int
     retry_at: float | None = None
+    revision: str = ""
+    """What it was made as; empty if nobody knows any more."""
 
     @property
     def undecided(self) -> bool:

@@ -12,9 +12,8 @@ Rules, in the order of this file:
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from ..api import names
 from .actions import Action, CreateGang, Decision, EndPods, PodRef, ReplicaView, Why
@@ -22,7 +21,7 @@ from .gangs import Gang, GangState, Member
 from .judging import Verdict, judge, remembered
 from .observed import Observed, Refusal, Wanted
 from .records import Record, delay_before_restart, restarts_of
-from .rollout import roll, scale_down
+from .rollout import Roll, goal, restarts_as, roll, scale_down, why_it_goes
 
 SETTLE_SECONDS = 5.0
 """The engine ends its whole gang within 2 s of a death, and each pod leaves its own last words. Judging the gang, or
@@ -40,9 +39,9 @@ def next_actions(wanted: Wanted, observed: Observed, now: float) -> Decision:
     views = _views(wanted, observed, verdicts, now)
     leaving = [g for g in observed.gangs if verdicts[g.name].state is GangState.LEAVING]
     staying, dropped = scale_down(views, wanted, observed)
-    plan = roll(staying, wanted, observed, bool(leaving))
+    plan = roll(staying, wanted, observed, leaving)
     sent = [(v, Why.SCALE_DOWN) for v in dropped]
-    sent += [(v, Why.SUPERSEDED) for v in plan.replaced] + [(v, Why.UPDATE) for v in plan.drained]
+    sent += [(v, Why.SUPERSEDED) for v in plan.replaced] + [(v, why_it_goes(v, wanted)) for v in plan.drained]
     gone = {v.replica for v, _ in sent}
     staying = [v for v in staying if v.replica not in gone]
 
@@ -51,10 +50,10 @@ def next_actions(wanted: Wanted, observed: Observed, now: float) -> Decision:
         dead = observed.evidence.dead_nodes
         actions += [a for gang in leaving for a in _finish_leaving(gang, dead)]
         actions += _forget(views, observed, verdicts)
-        actions += [a for view, why in sent for a in _end(view, why, dead)]
+        actions += [a for view, why in sent for a in _end(view, why, observed)]
         actions += [a for v in staying if v.state is GangState.FAILED for a in _tear_down(v, observed, now)]
         actions += _take_back(staying, observed, now)
-    creations = _creations(staying, plan.replaced, wanted, observed, plan.surge, now)
+    creations = _creations(staying, plan, wanted, observed, now)
     refused = _refused(observed, now)
     actions += [] if refused else creations
     return Decision(
@@ -88,7 +87,9 @@ def _views(wanted: Wanted, observed: Observed, verdicts: Verdicts, now: float) -
         if failure is not None:
             since = record.since if _recorded(record, gang.attempt) and record is not None else now
             retry_at = since + delay_before_restart(restarts, failure)
-        views.append(ReplicaView(replica, gang.attempt, gang.name, gang, verdict.state, failure, restarts, retry_at))
+        state, name = verdict.state, gang.name
+        view = ReplicaView(replica, gang.attempt, name, gang, state, failure, restarts, retry_at, gang.revision)
+        views.append(view)
     for replica, record in records.items():
         if replica not in newest and record.stage == GangState.FAILED:
             views.append(_waiting(wanted, record))
@@ -98,10 +99,11 @@ def _views(wanted: Wanted, observed: Observed, verdicts: Verdicts, now: float) -
 def _waiting(wanted: Wanted, record: Record) -> ReplicaView:
     """A failed replica of which no pod is left to judge. Another revision is tried at once."""
     failure, restarts = remembered(record), record.restarts
-    another = not wanted.hold and record.revision not in {"", wanted.revision}
+    another = wanted.settled and record.revision not in {"", wanted.revision}
     retry_at = record.since + (0.0 if another else delay_before_restart(restarts, failure))
     gang = names.gang_name(wanted.name, record.replica, record.attempt)
-    return ReplicaView(record.replica, record.attempt, gang, None, GangState.FAILED, failure, restarts, retry_at)
+    state, revision = GangState.FAILED, record.revision
+    return ReplicaView(record.replica, record.attempt, gang, None, state, failure, restarts, retry_at, revision)
 
 
 def _recorded(record: Record | None, attempt: int) -> bool:
@@ -177,10 +179,12 @@ def _take_back(views: Sequence[ReplicaView], observed: Observed, now: float) -> 
     return actions
 
 
-def _end(view: ReplicaView, why: Why, dead_nodes: Mapping[str, str]) -> list[Action]:
+def _end(view: ReplicaView, why: Why, observed: Observed) -> list[Action]:
     if view.gang is None:
         return []
-    message = {Why.SCALE_DOWN: "fewer replicas are wanted"}.get(why, f"revision {view.gang.revision} is outdated")
+    dead_nodes, moving = observed.evidence.dead_nodes, observed.moving.get(view.name, "")
+    known = {Why.SCALE_DOWN: "fewer replicas are wanted", Why.MOVE: moving}
+    message = known.get(why) or moving or f"revision {view.gang.revision} is outdated"
     forced = [m for m in view.gang.members if m.node in dead_nodes]
     rest = [m for m in view.gang.members if m.node not in dead_nodes and not m.deleting]
     # Whoever may have taken a request drains in its own time; the others have nothing to finish.
@@ -202,31 +206,13 @@ def _refused(observed: Observed, now: float) -> bool:
 
 
 def _creations(
-    staying: Sequence[ReplicaView],
-    replaced: Sequence[ReplicaView],
-    wanted: Wanted,
-    observed: Observed,
-    surge: int,
-    now: float,
+    staying: Sequence[ReplicaView], plan: Roll, wanted: Wanted, observed: Observed, now: float
 ) -> list[Action]:
     """Those first that are missed most: what was begun, what failed, what is wanted, what rolls."""
     created: list[Action] = _complete(staying, wanted, observed)
     if not observed.allowance.nothing:  # on old news, what seems lost may serve: its next attempt would end it
         created += _restart(staying, wanted, observed, now)
-    if not wanted.hold:
-        return [*created, *_create(staying, replaced, wanted, observed, surge)]
-    known = _as_the_others(wanted, observed)
-    return created if known is None else [*created, *_create(staying, (), known, observed, 0)]
-
-
-def _as_the_others(wanted: Wanted, observed: Observed) -> Wanted | None:
-    """While no revision can be made from the spec: what is missing (evicted, deleted by somebody) comes back as what
-    most of the others are, as far as that is still known."""
-    revisions = Counter(g.revision for g in observed.gangs if g.revision in observed.templates)
-    if not revisions:
-        return None
-    revision, _ = revisions.most_common(1)[0]
-    return replace(wanted, revision=revision, size=observed.templates[revision])
+    return [*created, *_create(staying, plan, wanted, observed)]
 
 
 def _complete(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed) -> list[Action]:
@@ -255,41 +241,48 @@ def _restart(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, n
             continue  # first the status says so, then we act: see records.py
         if view.gang is not None and not _settled(view.gang, record, now, FAILED_GRACE_SECONDS):
             continue
-        revision = _restarts_as(view, wanted, observed)
+        revision = restarts_as(view, wanted, observed)
         if revision is None:
             continue
-        size = wanted.size if revision == wanted.revision else observed.templates[revision]
         message = view.failure.message if view.failure else "its pods are gone"
+        members = _members(revision, wanted, observed)
         attempt = _next_attempt(view.replica, observed)
-        actions.append(CreateGang(view.replica, attempt, tuple(range(size)), Why.RESTART, message, revision))
+        actions.append(CreateGang(view.replica, attempt, members, Why.RESTART, message, revision))
     return actions
 
 
-def _restarts_as(view: ReplicaView, wanted: Wanted, observed: Observed) -> str | None:
-    """The wanted revision; while that may not be made, what the replica was, if it is still known."""
-    if not wanted.hold:
-        return wanted.revision
-    record = observed.evidence.records.get(view.replica)
-    was = view.gang.revision if view.gang is not None else record.revision if record is not None else ""
-    return was if was in observed.templates else None
+def _members(revision: str, wanted: Wanted, observed: Observed) -> tuple[int, ...]:
+    return tuple(range(wanted.size if revision == wanted.revision else observed.templates[revision]))
 
 
-def _create(
-    staying: Sequence[ReplicaView], replaced: Sequence[ReplicaView], wanted: Wanted, observed: Observed, surge: int
-) -> list[Action]:
+def _create(staying: Sequence[ReplicaView], plan: Roll, wanted: Wanted, observed: Observed) -> list[Action]:
     taken = {v.replica for v in staying}
-    preferred = [v.replica for v in replaced]
-    missing = max(0, wanted.replicas - len(staying))
+    preferred = [v.replica for v in plan.replaced]
     actions: list[Action] = []
-    for number in range(max(0, wanted.replicas + surge - len(staying))):
+    missing = _missing(staying, wanted, observed)
+    for number, revision in enumerate([*missing, *plan.surge]):
         replica = next((r for r in preferred if r not in taken), None)
-        why = Why.UPDATE if replica is not None or number >= missing else Why.SCALE_UP
+        why = Why.UPDATE if replica is not None or number >= len(missing) else Why.SCALE_UP
         if replica is None:
             replica = next(r for r in range(len(taken) + 1) if r not in taken)
         taken.add(replica)
-        attempt = _next_attempt(replica, observed)
-        actions.append(CreateGang(replica, attempt, tuple(range(wanted.size)), why, "", wanted.revision))
+        members, attempt = _members(revision, wanted, observed), _next_attempt(replica, observed)
+        actions.append(CreateGang(replica, attempt, members, why, "", revision))
     return actions
+
+
+def _missing(staying: Sequence[ReplicaView], wanted: Wanted, observed: Observed) -> list[str]:
+    """What the replicas that are missing are made as. One on trial does not count: should it fail, nobody is missed."""
+    revision = goal(wanted, observed)
+    if revision is None:
+        return []
+    if not wanted.alone and (observed.refusal is None or not observed.refusal.quota):
+        trial = {wanted.revision} - {revision} if wanted.stable and not wanted.proven else set()
+        return [revision] * (wanted.replicas - sum(v.revision not in trial for v in staying))
+    # Where no extra gang can be, the one that made room did so for the revision that is tried.
+    count = max(0, wanted.replicas - len(staying))
+    tries = count > 0 and wanted.may_try and not wanted.hold and all(v.revision != wanted.revision for v in staying)
+    return [*([wanted.revision] if tries else []), *[revision] * (count - tries)]
 
 
 def _next_attempt(replica: int, observed: Observed) -> int:
@@ -297,7 +290,7 @@ def _next_attempt(replica: int, observed: Observed) -> int:
     record = observed.evidence.records.get(replica)
     if record is not None:
         known.append(record.attempt)
-    return max(known, default=-1) + 1
+    return max(known) + 1 if known else observed.attempt_floor
 
 
 def _unplaced(views: Sequence[ReplicaView], observed: Observed) -> tuple[Gang, ...]:

@@ -16,6 +16,8 @@ class Termination:
     reason: str
     message: str
     finished_at: float
+    node: str = ""
+    """Kubernetes node that the engine blames; empty: it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class Failure:
     at: float
     configuration: bool = False
     """Trying again cannot help until somebody changes something (exit code 78, an image that does not exist)."""
+    node: str = ""
+    """Kubernetes node that it happened on; empty: on none, or nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def _failure(gang: Gang, evidence: Evidence, now: float) -> Failure | None:
     for member in gang.members:
         if member.node is not None and member.node in evidence.dead_nodes:
             why = evidence.dead_nodes[member.node]
-            return Failure("NodeLost", f"node {member.node} is lost: {why}", now)
+            return Failure("NodeLost", f"node {member.node} is lost: {why}", now, node=member.node)
     if gang.missing and any(not m.gated for m in gang.members):
         indices = ", ".join(map(str, gang.missing))
         return Failure("MemberGone", f"pod {indices} of gang {gang.name} is gone though nobody drained it", now)
@@ -150,13 +150,15 @@ def _death(gang: Gang, dead: list[Member]) -> Failure:
     assert end is not None
     where = f"pod {first.name}" + (f" on node {first.node}" if first.node else "")
     message = f"{where}: {end.message}"
-    return Failure(end.reason, message, end.finished_at, end.exit_code == EXIT_CONFIGURATION)
+    node = end.node or first.node or ""
+    return Failure(end.reason, message, end.finished_at, end.exit_code == EXIT_CONFIGURATION, node)
 
 
 def _unplaceable(gang: Gang, now: float) -> Failure | None:
     for member in gang.members:
         if member.unschedulable is not None and now - member.changed_at > UNSCHEDULABLE_SECONDS:
-            return Failure("NodeTaken", f"pod {member.name} no longer fits its node: {member.unschedulable}", now)
+            message = f"pod {member.name} no longer fits its node: {member.unschedulable}"
+            return Failure("NodeTaken", message, now, node=member.pinned or "")
     return None
 
 
@@ -172,7 +174,7 @@ def _hung(gang: Gang, evidence: Evidence, now: float) -> Failure | None:
             message = f"pod {member.name} on node {member.node}: {hang.message}" + (f"; {remedy}" if remedy else "")
             # The kubelet goes back and forth between the failed pull and the wait for the next one.
             reason = "ImagePullBackOff" if hang.reason == "ErrImagePull" else hang.reason
-            return Failure(reason, message, now, configuration=True)
+            return Failure(reason, message, now, configuration=True, node=member.node or "")
     return None
 
 
@@ -197,14 +199,14 @@ def _stopped_answering(gang: Gang, late: Member, evidence: Evidence, now: float)
         and now - record.since > evidence.drain_seconds + UNREADY_SECONDS
     ):
         message = f"pod {late.name} on node {late.node} drains though nobody deletes it, for {now - record.since:.0f} s"
-        return Failure("StoppedServing", message, now)
+        return Failure("StoppedServing", message, now, node=late.node or "")
     if min(silence, now - record.since) < UNREADY_SECONDS:
         return None
     message = (
         f"pod {late.name} on node {late.node} was ready and has not been for {now - record.since:.0f} s, "
         f"and the agent of node 0 has not answered for {silence:.0f} s"
     )
-    return Failure("StoppedAnswering", message, now)
+    return Failure("StoppedAnswering", message, now, node=late.node or "")
 
 
 def _not_ready_in_time(gang: Gang, late: Member, evidence: Evidence, now: float) -> Failure | None:
@@ -225,4 +227,5 @@ def _not_ready_in_time(gang: Gang, late: Member, evidence: Evidence, now: float)
         return None
     said = f"in stage {heard.stage}: {heard.message}" if heard is not None else "the agent of node 0 does not answer"
     of = f"spec.startup.stallSeconds {evidence.stall_seconds:.0f} + {START_MARGIN_SECONDS}"
-    return Failure("StartStalled", f"{where}: its start has stood still for {still:.0f} s ({of}), {said}", now)
+    message = f"{where}: its start has stood still for {still:.0f} s ({of}), {said}"
+    return Failure("StartStalled", message, now, node=late.node or "")

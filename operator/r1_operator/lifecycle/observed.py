@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,8 +14,9 @@ from .judging import Evidence
 class Wanted:
     """What the spec and the autoscaler ask for.
 
-    `hold`: another revision is not created (invalid spec, missing weights): nothing is added or replaced, and what
-    fails comes back as what it was.
+    `revision`: what is wanted. `stable`: what has served before it and still does; empty: none. `proven`: a gang of
+    `revision` has served for long enough, so that the others may follow; until then one gang tries it, and whatever
+    else is made is made as `stable`. `may_try`: not paused. `hold`: nothing is rolled (invalid spec, missing weights).
     """
 
     name: str
@@ -25,6 +26,20 @@ class Wanted:
     hold: bool = False
     alone: bool = False
     """Two gangs cannot run at once: their volume lets one node in. A roll drains before it creates."""
+    stable: str = ""
+    proven: bool = True
+    may_try: bool = True
+    max_surge: int = 1
+    """Gangs beyond `replicas` that a change may have: they wait gated, and cost nobody a node before they have one."""
+    max_unavailable: int = 1
+    """Replicas that a change may take away before others have taken their place, where there is no other way."""
+
+    @property
+    def settled(self) -> bool:
+        """Everything that is made is made as `revision`."""
+        if self.hold or self.revision == self.stable:
+            return not self.hold
+        return self.may_try and (self.proven or not self.stable)
 
 
 class Room(Protocol):
@@ -33,8 +48,8 @@ class Room(Protocol):
     def spare(self) -> int:
         """How many of them the free nodes could take now, those that wait already included."""
 
-    def after(self, victim: str, count: int) -> bool:
-        """Whether `count` of them would have nodes if the gang `victim` had gone."""
+    def after(self, gone: Collection[str], count: int) -> bool:
+        """Whether `count` of them would have nodes if these gangs had gone."""
 
     def quota_after(self, victim: str) -> bool:
         """Whether one of them asks the quotas for no more than the gang `victim` would give back."""
@@ -49,7 +64,7 @@ class Nowhere:
     def spare(self) -> int:
         return 0
 
-    def after(self, victim: str, count: int) -> bool:
+    def after(self, gone: Collection[str], count: int) -> bool:
         return False
 
     def quota_after(self, victim: str) -> bool:
@@ -92,8 +107,8 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What there is. By gang name: `loads` (requests running or waiting; a gang that is missing there is unknown, not
-    idle) and `broken`: why its pins cannot come true any more. `templates`: revisions of which pods can be made, and
-    how many a gang of each has."""
+    idle) and `broken`: why its pins cannot come true any more; `moving`: why it is to leave its nodes. `templates`:
+    revisions of which pods can be made, and how many a gang of each has."""
 
     gangs: tuple[Gang, ...]
     evidence: Evidence
@@ -102,4 +117,7 @@ class Observed:
     allowance: Allowance = Allowance()
     refusal: Refusal | None = None
     broken: Mapping[str, str] = field(default_factory=dict)
+    moving: Mapping[str, str] = field(default_factory=dict)
     templates: Mapping[str, int] = field(default_factory=dict)
+    attempt_floor: int = 0
+    """First attempt of a replica of which nothing is left."""

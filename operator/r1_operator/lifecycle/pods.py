@@ -111,9 +111,9 @@ def _termination(status: Json, created_at: float) -> Termination | None:
     for container in status.get("containerStatuses") or []:
         ended = (container.get("state") or {}).get("terminated")
         if container.get("name") == names.CONTAINER_ENGINE and ended:
-            reason, message = _last_words(ended)
+            reason, message, node = _last_words(ended)
             finished = unix_time(ended.get("finishedAt")) or created_at
-            return Termination(int(ended.get("exitCode", -1)), reason, message, finished)
+            return Termination(int(ended.get("exitCode", -1)), reason, message, finished, node)
     if status.get("phase") not in {"Failed", "Succeeded"}:
         return None
     for container in status.get("initContainerStatuses") or []:
@@ -133,15 +133,15 @@ def _init_failed(name: str, ended: Json, created_at: float) -> Termination:
     return Termination(-1, "InitContainerFailed", message, unix_time(ended.get("finishedAt")) or created_at)
 
 
-def _last_words(ended: Json) -> tuple[str, str]:
-    """Reason and message that the engine wrote to its termination log (contracts.md), or what the kubelet says."""
+def _last_words(ended: Json) -> tuple[str, str, str]:
+    """Reason, message and node as the engine left them in its termination log (contracts.md); else the kubelet's."""
     text = (ended.get("message") or "").strip()
     try:
         words = json.loads(text.splitlines()[-1]) if text else None
         if isinstance(words, dict) and isinstance(words.get("reason"), str):
             where = f" (node {words['node']})" if words.get("node") else ""
-            return words["reason"], f"{words.get('message', '')}{where}"
+            return words["reason"], f"{words.get('message', '')}{where}", str(words.get("node") or "")
     except ValueError:
         pass
     reason = ended.get("reason") or "Error"
-    return reason, text or f"the engine exited with code {ended.get('exitCode')} and left no message; see its log"
+    return reason, text or f"the engine exited with code {ended.get('exitCode')} and left no message; see its log", ""

@@ -53,10 +53,9 @@ def records_of(statuses: Iterable[ReplicaStatus], now: float) -> dict[int, Recor
     A time that lies in the future was written by a leader with another clock: it counts as now.
     """
     records: dict[int, Record] = {}
-    for status in statuses:
-        try:
-            replica, attempt = names.replica_of(status.name), names.attempt_of(status.name)
-        except ValueError:
+    listed = list(statuses)
+    for status, (replica, attempt) in zip(listed, _numbers(listed), strict=True):
+        if replica < 0:
             continue
         known = records.get(replica)
         if known is None or attempt > known.attempt:
@@ -65,6 +64,21 @@ def records_of(statuses: Iterable[ReplicaStatus], now: float) -> dict[int, Recor
                 replica, attempt, status.restarts, status.stage, since, status.revision or "", message
             )
     return records
+
+
+def gangs_in(statuses: Iterable[ReplicaStatus]) -> list[tuple[int, int]]:
+    """Replica and attempt of each gang in a status. Entries whose name is no gang name are skipped."""
+    return [numbers for numbers in _numbers(statuses) if numbers[0] >= 0]
+
+
+def _numbers(statuses: Iterable[ReplicaStatus]) -> list[tuple[int, int]]:
+    found = []
+    for status in statuses:
+        try:
+            found.append((names.replica_of(status.name), names.attempt_of(status.name)))
+        except ValueError:
+            found.append((-1, -1))
+    return found
 
 
 def restarts_of(gang: Gang, state: GangState, record: Record | None, now: float) -> int:

@@ -25,22 +25,24 @@ _USER = 65532
 
 
 def gateway_objects(
-    context: Context, workers: frozenset[str] = frozenset(), epoch: int | None = None
+    context: Context, workers: frozenset[str] = frozenset(), epoch: int | None = None, served: str | None = None
 ) -> list[dict[str, Any]]:
     """ConfigMap, Service, Deployment and, for several pods, a PodDisruptionBudget, in the order of need.
 
-    `workers`: URLs of the replicas of the moment, `epoch`: of the operator's lease. A gateway pod that starts while the
-    operator is away serves with them and refuses an older operator; running pods are told by `telemetry.gateway`. They
-    are no part of the pod template: no change restarts a pod.
+    `served`: the model's name for clients, which is the old one's until a change of it is through. `workers`: URLs of
+    the replicas of the moment, `epoch`: of the operator's lease. A gateway pod that starts while the operator is away
+    serves with them and refuses an older operator; running pods are told by `telemetry.gateway`. They are no part of
+    the pod template: no change restarts a pod.
     """
-    objects = [_config_map(context, workers, epoch), _service(context), _deployment(context)]
+    name = context.spec.model.served_as if served is None else served
+    objects = [_config_map(context, name, workers, epoch), _service(context), _deployment(context, name)]
     return [*objects, _disruption_budget(context)] if context.spec.gateway.replicas > 1 else objects
 
 
-def _settings(context: Context) -> dict[str, Any]:
+def _settings(context: Context, served: str) -> dict[str, Any]:
     """`gateway.json` but for the workers; see r1_gateway.settings."""
     return {
-        "servedName": context.spec.model.served_as,
+        "servedName": served,
         # Not the token, which can route users' requests anywhere: what stands here can be read by all in the namespace.
         "adminTokenSha256": hashlib.sha256(context.keys.gateway(context.uid).encode()).hexdigest(),
         "port": names.PORT_GATEWAY,
@@ -51,9 +53,9 @@ def _settings(context: Context) -> dict[str, Any]:
     }
 
 
-def _config_map(context: Context, workers: frozenset[str], epoch: int | None) -> dict[str, Any]:
+def _config_map(context: Context, served: str, workers: frozenset[str], epoch: int | None) -> dict[str, Any]:
     moment = {"workers": sorted(workers), **({} if epoch is None else {"epoch": epoch})}
-    content = json.dumps({**_settings(context), **moment}, indent=2, sort_keys=True)
+    content = json.dumps({**_settings(context, served), **moment}, indent=2, sort_keys=True)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -104,10 +106,10 @@ def _disruption_budget(context: Context) -> dict[str, Any]:
     }
 
 
-def _deployment(context: Context) -> dict[str, Any]:
+def _deployment(context: Context, served: str) -> dict[str, Any]:
     labels = _pod_labels(context)
     # A pod reads its settings once, so other settings mean other pods.
-    annotations = {names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context))}
+    annotations = {names.ANNOTATION_CONTENT_HASH: names.content_hash(_settings(context, served))}
     ours = {"labels": labels, "annotations": annotations}
     spec = {
         "replicas": context.spec.gateway.replicas,

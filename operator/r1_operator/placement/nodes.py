@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ..api import names
 from ..api.pinning import pinned_node
 from ..api.timestamps import unix_time
+from .blame import NEVER_UNLESS_ALONE
 from .quantity import parse_quantity
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
@@ -42,6 +43,8 @@ class Node:
     silent_since: float | None = None
     """Unix seconds since when it is not Ready, and in the words of `silent_why`; None while it is Ready."""
     silent_why: str = ""
+    avoid: int = 0
+    """How much other nodes are to be preferred: failures held against it, or a condition of the site's choice."""
     out_of_service: bool = False
     """Somebody has put Kubernetes' own taint there: the machine is off, whatever ran on it runs no more."""
 
@@ -114,8 +117,9 @@ def _requests(holder: Json) -> dict[str, Fraction]:
     }
 
 
-def node_of(node: Json, used: Amounts) -> Node:
-    """One node as the API server returns it, of which `used` is in use."""
+def node_of(node: Json, used: Amounts, bad_conditions: Collection[str] = ()) -> Node:
+    """One node as the API server returns it, of which `used` is in use. One of `bad_conditions` that is True speaks
+    against it."""
     spec, status = node.get("spec") or {}, node.get("status") or {}
     ready = _ready(status)
     is_ready = ready.get("status") == "True"
@@ -135,8 +139,17 @@ def node_of(node: Json, used: Amounts) -> Node:
         ),
         silent_since=None if is_ready else since,
         silent_why="" if is_ready else str(ready.get("reason", "no reason given")),
+        avoid=NEVER_UNLESS_ALONE if unwell(status, bad_conditions) else 0,
         out_of_service=any(t["key"] == OUT_OF_SERVICE for t in taints),
     )
+
+
+def unwell(status: Json, bad_conditions: Collection[str]) -> str | None:
+    """A condition that says that something is wrong with the node, with its message."""
+    for condition in status.get("conditions") or ():
+        if condition["type"] in bad_conditions and condition.get("status") == "True":
+            return f"{condition['type']}: {condition.get('message') or condition.get('reason') or 'no message'}"
+    return None
 
 
 def _ready(status: Json) -> Json:

@@ -3,13 +3,14 @@
 A gang takes whole free nodes: no other pod holds any of a node's devices. If nodes carry the fabric label, all nodes
 of a gang share its value. Among domains the one with the fewest free nodes that suffices is taken, so that large gangs
 still find a large domain (best fit). Within it, nodes whose label names the planned board come before those without.
+Before all that, nodes against which nothing is held come first: the domain is taken whose best nodes are avoided least.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..api.names import LABEL_GPU_PRODUCT
 from .nodes import Amounts, Node, Taint
@@ -58,6 +59,8 @@ class Request:
     gang: str
     shape: Shape
     pins: Mapping[int, str] = field(default_factory=dict)
+    reserves: bool = False
+    """It has waited for so long that free nodes of its domain are kept for it until they are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +82,37 @@ class Unplaceable:
 
 def place(requests: Sequence[Request], nodes: Sequence[Node]) -> tuple[Placement | Unplaceable, ...]:
     """Place gangs in the given order. Each one placed takes its nodes from the later ones; one that does not fit takes
-    none. A smaller gang behind one that waits may go first."""
+    none. A smaller gang behind one that waits may go first, but not for ever: see `Request.reserves`."""
     taken: set[str] = set()
+    kept: dict[str, tuple[str, ...]] = {}
     results: list[Placement | Unplaceable] = []
     # Half-placed gangs come first, whatever their turn: their nodes are not to be given away.
     for request in sorted(requests, key=lambda r: not r.pins):
         result = _place_one(request, nodes, taken)
         if isinstance(result, Placement):
             taken.update(result.nodes)
+        elif request.reserves and not kept:
+            # For the first of them alone: two that keep nodes from each other would both wait.
+            kept[request.gang] = _kept_for(request.shape, nodes, taken)
+            taken.update(kept[request.gang])
         results.append(result)
     order = {r.gang: i for i, r in enumerate(requests)}
     return tuple(sorted(results, key=lambda r: order[r.gang]))
+
+
+def _kept_for(shape: Shape, nodes: Sequence[Node], taken: set[str]) -> tuple[str, ...]:
+    """Free nodes of the domain in which a gang is likeliest to find room, if all its nodes together would do at all."""
+    could: dict[str, list[str]] = defaultdict(list)
+    free: dict[str, list[str]] = defaultdict(list)
+    for node in nodes:
+        domain = node.labels.get(shape.fabric_label, "")
+        if _unfit(replace(node, used={}), shape) is None:
+            could[domain].append(node.name)
+            if node.name not in taken and _unfit(node, shape) is None:
+                free[domain].append(node.name)
+    big = [domain for domain, names in could.items() if len(names) >= shape.size]
+    best = min(big, key=lambda domain: (shape.size - len(free[domain]), domain), default=None)
+    return tuple(free[best]) if best is not None else ()
 
 
 def room_for(shape: Shape, nodes: Sequence[Node], taken: Iterable[str] = ()) -> int:
@@ -106,7 +129,7 @@ def _place_one(request: Request, nodes: Sequence[Node], taken: set[str]) -> Plac
     fit: dict[str, list[str]] = defaultdict(list)
     unfit: list[str] = []
     for node in nodes:
-        reason = "promised to another replica" if node.name in taken else _unfit(node, shape)
+        reason = "promised to a replica before it" if node.name in taken else _unfit(node, shape)
         if reason is None:
             fit[node.labels.get(shape.fabric_label, "")].append(node.name)
         else:
@@ -121,10 +144,18 @@ def _place_one(request: Request, nodes: Sequence[Node], taken: set[str]) -> Plac
     big = {d: names for d, names in fit.items() if len(names) >= shape.size}
     if not big:
         return Unplaceable(request.gang, _shortage(shape, fit, unfit, len(nodes)), bool(request.pins))
-    _, names = min(big.items(), key=lambda item: (len(item[1]), item[0]))
+    avoid = {n.name: n.avoid for n in nodes if n.avoid}
+    _, names = min(big.items(), key=lambda item: (_avoided(item[1], pinned, shape, avoid), len(item[1]), item[0]))
     unnamed = {n.name for n in nodes if shape.products and LABEL_GPU_PRODUCT not in n.labels}
-    rest = iter(sorted(set(names) - pinned, key=lambda name: (name in unnamed, name)))
+    rest = iter(sorted(set(names) - pinned, key=lambda name: (avoid.get(name, 0), name in unnamed, name)))
     return Placement(request.gang, tuple(request.pins.get(i) or next(rest) for i in range(shape.size)))
+
+
+def _avoided(names: Sequence[str], pinned: set[str], shape: Shape, avoid: Mapping[str, int]) -> int:
+    """What is held against the best nodes that a domain has for a gang."""
+    if not avoid:
+        return 0
+    return sum(sorted(avoid.get(name, 0) for name in names if name not in pinned)[: shape.size - len(pinned)])
 
 
 def _unfit(node: Node, shape: Shape) -> str | None:

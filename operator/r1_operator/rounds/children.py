@@ -11,11 +11,12 @@ from ..api.reasons import Reason
 from ..lifecycle.pods import owned_by
 from ..manifests.context import Context
 from ..manifests.differs import differs
+from ..manifests.engine_budget import engine_budget
 from ..manifests.engine_secret import engine_secret
 from ..manifests.engine_service import engine_service
 from ..manifests.gateway import gateway_objects
 from ..manifests.network_policy import network_policies
-from ..manifests.template import Template, template_config_map
+from ..manifests.template import Template, loose_of, renewed_limits, template_config_map
 from ..status.observation import Finding
 from .facts import Child, Facts
 
@@ -45,7 +46,7 @@ def taken_names(facts: Facts) -> dict[Child, str]:
 def _names(name: str) -> set[Child]:
     gateway = names.gateway_name(name)
     mine = {(kind, gateway) for kind in ("Service", "ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget")}
-    return mine | {(kind, names.engine_service(name)) for kind in ("Service", "NetworkPolicy")}
+    return mine | {(kind, names.engine_service(name)) for kind in ("Service", "NetworkPolicy", "PodDisruptionBudget")}
 
 
 def gangs_may_start(name: str, taken: Mapping[Child, str]) -> bool:
@@ -53,17 +54,30 @@ def gangs_may_start(name: str, taken: Mapping[Child, str]) -> bool:
     return ("Service", names.engine_service(name)) not in taken
 
 
-def children(facts: Facts, taken: Mapping[Child, str], template: Template | None, workers: frozenset[str]) -> Children:
-    """What to do about the children. One whose name is taken is left alone, and so is what would use it."""
+def children(
+    facts: Facts,
+    taken: Mapping[Child, str],
+    template: Template | None,
+    workers: frozenset[str],
+    min_available: int,
+    served: str,
+) -> Children:
+    """What to do about the children. One whose name is taken is left alone, and so is what would use it.
+
+    `template`: of the wanted revision, to be kept; `served`: the model's name for clients; `min_available`: engine pods
+    that evictions must leave.
+    """
     context = facts.subject.context
     if context is None:
         return Children()
-    wanted = [*_policies(facts, context), *_wanted(context, template, workers, facts.epoch)]
+    around = [engine_budget(context, min_available), *gateway_objects(context, workers, facts.epoch, served)]
+    kept = [template_config_map(context, template)] if template is not None else []
+    wanted = [*_policies(facts, context), engine_service(context), *kept, *around]
     free = [obj for obj in wanted if child_of(obj) not in taken and not _uses(obj, taken)]
     create = [obj for obj in free if child_of(obj) not in facts.live]
     # What is immutable stays as it was written: a template of another version of the operator among them.
     there = [obj for obj in free if child_of(obj) in facts.live and not obj.get("immutable")]
-    apply = [obj for obj in there if differs(obj, facts.live[child_of(obj)])]
+    apply = [obj for obj in there if differs(obj, facts.live[child_of(obj)])] + _limits(facts)
     remove = [] if facts.settings.reach is not None else _live_policies(facts)
     return Children(tuple(create), tuple(apply), (engine_secret(context),), tuple(remove), taken)
 
@@ -78,11 +92,14 @@ def _live_policies(facts: Facts) -> list[Json]:
     return [obj for (kind, _), obj in facts.live.items() if kind == "NetworkPolicy" and owned_by(obj, uid)]
 
 
-def _wanted(
-    context: Context, template: Template | None, workers: frozenset[str], epoch: int | None
-) -> list[dict[str, Any]]:
-    kept = [template_config_map(context, template)] if template is not None else []
-    return [engine_service(context), *kept, *gateway_objects(context, workers, epoch)]
+def _limits(facts: Facts) -> list[dict[str, Any]]:
+    """Parts of the gangs' ConfigMaps that carry limits of time of another moment."""
+    if facts.subject.spec is None:
+        return []
+    loose, uid = loose_of(facts.subject.spec), facts.subject.metadata.uid
+    gangs = {("ConfigMap", names.engine_config_map(facts.name, g.replica, g.attempt)) for g in facts.gangs}
+    maps = [facts.live[child] for child in sorted(gangs & facts.live.keys()) if owned_by(facts.live[child], uid)]
+    return [renewed for obj in maps if (renewed := renewed_limits(obj, loose)) is not None]
 
 
 def _uses(obj: Json, taken: Iterable[Child]) -> bool:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..api.reasons import Reason
 from ..lifecycle.actions import CreateGang, Decision
 from ..lifecycle.decide import next_actions
-from ..lifecycle.gangs import Gang
+from ..lifecycle.gangs import Gang, GangState
 from ..lifecycle.judging import Evidence, Verdict, judge
 from ..lifecycle.observed import Nowhere, Observed, Refusal, Room, Wanted
 from ..lifecycle.records import records_of
-from ..manifests.template import Template, shape_of, template_of
+from ..manifests.template import Template, shape_of
+from ..placement.blame import Blame
 from ..placement.place import Shape
-from ..status.observation import Finding
+from ..status.observation import Finding, Trial
 from ..status.wording import some_of
-from . import refusals
+from . import canary, refusals
+from .blaming import blames
+from .budget import budget
 from .children import Children, children, gangs_may_start, name_taken, taken_names
 from .facts import Facts
 from .guard import Losses, allowance, losses, unheard
+from .moving import moving
+from .revisions import Revisions, revisions
 from .room import PlacementRoom
-from .routing import workers
+from .routing import answering, served_name, workers
 from .scaling import Scaling, scale
 
 BUSY_SECONDS = 5.0
@@ -36,16 +41,18 @@ _NAME_TAKEN = Refusal("a name is taken", float("inf"))
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A whole gated gang that wants nodes."""
+    """A whole gated gang that wants nodes. `missed`: fewer replicas serve than are wanted."""
 
     gang: Gang
     shape: Shape
+    missed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What is to be done and told. Carried out in the order of the fields: what may cost a request comes after the
-    gateways have been told. `templates`: revisions that gangs of this round are made from."""
+    gateways have been told. `templates`: revisions that gangs of this round are made from. `blames`: nodes that this
+    round's failures speak against."""
 
     wanted: Wanted
     scaling: Scaling
@@ -56,9 +63,16 @@ class Round:
     templates: Mapping[str, Template]
     weights: Finding
     troubles: tuple[Finding, ...]
-    revision: str | None = None
+    revisions: Revisions = field(default_factory=Revisions)
+    trial: Trial | None = None
+    blames: tuple[Blame, ...] = ()
     old_news: bool = False
     """Decided on a watch that stands still: what seems gone may be there."""
+
+    @property
+    def revision(self) -> str | None:
+        """The one that is wanted."""
+        return self.revisions.wanted.revision if self.revisions.wanted is not None else None
 
 
 def decide(facts: Facts, now: float) -> Round:
@@ -68,33 +82,47 @@ def decide(facts: Facts, now: float) -> Round:
     verdicts = {gang.name: judge(gang, evidence, now) for gang in facts.gangs}
     scaling = scale(facts, verdicts, now)
     weights = facts.weights or Finding("Unknown", Reason.WEIGHTS_UNCHECKED, "not looked at before the spec is valid")
-    template = template_of(facts.subject.context) if facts.subject.context is not None else None
-    wanted = _wanted(facts, scaling, template, weights)
+    found = revisions(facts, verdicts, evidence, now)
+    tried = canary.trial(facts, found, verdicts, evidence, now)
+    found = found.taken_back(facts.templates) if tried is not None and tried.state == "Aborted" else found
+    wanted = _wanted(facts, scaling, found, weights)
     taken = taken_names(facts)
-    observed = _observed(facts, evidence, verdicts, scaling, template, gangs_may_start(facts.name, taken))
+    observed = _observed(facts, evidence, verdicts, scaling, found.wanted, gangs_may_start(facts.name, taken))
     decision = next_actions(wanted, observed, now)
-    to = workers(facts, decision)
-    around = children(facts, taken, None if wanted.hold else template, to)
-    templates = dict(facts.templates) | ({template.revision: template} if template is not None else {})
+    templates = dict(facts.templates) | {t.revision: t for t in (found.wanted, found.asked) if t is not None}
+    now_answer = answering(facts, decision, found, templates, wanted.replicas)
+    to = workers(facts, decision, now_answer)
+    context, kept = facts.subject.context, None if wanted.hold else found.asked
+    name = served_name(found, now_answer, templates, context.spec.model.served_as if context is not None else "")
+    around = children(facts, taken, kept, to, budget(decision, wanted), name)
+    stands = canary.told(facts, found, tried, _updated(decision, wanted), wanted.replicas, now)
     return Round(
         wanted=wanted,
         scaling=scaling,
         decision=decision,
         children=around,
         workers=to,
-        waiting=_waiting(facts, decision, templates),
+        waiting=_waiting(facts, decision, templates, wanted.replicas),
         templates=templates,
         weights=weights,
-        troubles=_troubles(facts, lost, observed, decision, around),
-        revision=template.revision if template is not None else None,
+        troubles=_troubles(facts, lost, observed, decision, around, stands),
+        revisions=found,
+        trial=tried,
+        blames=blames(facts, decision, wanted),
         old_news=bool(observed.allowance.nothing),
     )
 
 
-def _waiting(facts: Facts, decision: Decision, templates: Mapping[str, Template]) -> tuple[Waiting, ...]:
+def _updated(decision: Decision, wanted: Wanted) -> int:
+    return sum(v.state is GangState.READY and v.revision == wanted.revision for v in decision.replicas)
+
+
+def _waiting(facts: Facts, decision: Decision, templates: Mapping[str, Template], wanted: int) -> tuple[Waiting, ...]:
     """Each wants nodes for what it was made as: the spec of the moment may be another, or none that can be planned."""
     known = [g for g in decision.unplaced if g.revision in templates]
-    return tuple(Waiting(g, shape_of(templates[g.revision], facts.settings.fabric_label)) for g in known)
+    missed = len(decision.serving) < wanted
+    label = facts.settings.fabric_label
+    return tuple(Waiting(g, shape_of(templates[g.revision], label), missed) for g in known)
 
 
 def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
@@ -112,10 +140,14 @@ def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
     )
 
 
-def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: Finding) -> Wanted:
+def _wanted(facts: Facts, scaling: Scaling, found: Revisions, weights: Finding) -> Wanted:
     """What the lifecycle is asked for. Without a plan, or without weights, nothing is added or replaced."""
-    if template is None:
-        return Wanted(facts.name, scaling.in_force, "", 1, hold=True)
+    template, spec = found.wanted, facts.subject.spec
+    if template is None or spec is None:
+        return Wanted(facts.name, scaling.in_force, "", 1, hold=True, stable=found.stable)
+    strategy, before = spec.strategy, facts.templates.get(found.stable)
+    # Two models never answer under one name: the new one's replicas stand by until there are enough of them.
+    another = before is not None and before.served != template.served
     return Wanted(
         name=facts.name,
         replicas=scaling.in_force,
@@ -123,6 +155,11 @@ def _wanted(facts: Facts, scaling: Scaling, template: Template | None, weights: 
         size=template.size,
         hold=weights.status == "False",
         alone=weights.reason == Reason.CLAIM_ONE_NODE,
+        stable=found.stable,
+        proven=found.proven,
+        may_try=not spec.paused,
+        max_surge=max(strategy.max_surge, scaling.in_force if another else 0),
+        max_unavailable=strategy.may_be_missing(scaling.in_force),
     )
 
 
@@ -145,7 +182,9 @@ def _observed(
         room=room,
         allowance=allowance(facts, verdicts, scaling.by_user),
         refusal=facts.refusal if may_start else _NAME_TAKEN,
+        moving=moving(facts),
         broken={gang: verdict.message for gang, verdict in facts.verdicts.items() if verdict.broken_pins},
+        attempt_floor=facts.subject.status.attempt_floor,
         templates={revision: template.size for revision, template in facts.templates.items()},
     )
 
@@ -160,7 +199,12 @@ def _loads(facts: Facts) -> Mapping[str, int]:
 
 
 def _troubles(
-    facts: Facts, lost: Losses, observed: Observed, decision: Decision, around: Children
+    facts: Facts,
+    lost: Losses,
+    observed: Observed,
+    decision: Decision,
+    around: Children,
+    stands: list[Finding],
 ) -> tuple[Finding, ...]:
     """What stands between the wish and its coming true, worst first."""
     found: list[Finding | None] = [
@@ -170,6 +214,7 @@ def _troubles(
         name_taken(around.taken),
         _refused(observed.refusal) if _creates(decision) and observed.refusal is not _NAME_TAKEN else None,
         Finding("False", decision.blocked.reason, decision.blocked.message) if decision.blocked else None,
+        *stands,
         _strangers(facts.strangers),
         _unread(facts),
     ]

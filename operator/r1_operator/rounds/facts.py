@@ -42,6 +42,16 @@ class Gateways:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Requests that one gang has answered or failed since it started, by its own gate's count. `failed`: with a server
+    error, or broken off by it. `first_byte_milliseconds`: mean over those answered; None: of none."""
+
+    requests: int
+    failed: int
+    first_byte_milliseconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Engines:
     """What the engines say, by gang name. `silence`: seconds for which the agent has not answered; missing: not asked
     yet. `loads`: requests running or waiting; missing: unknown. `sick`: GPUs that NVML calls unhealthy. `fabrics`: what
@@ -56,6 +66,9 @@ class Engines:
     hangs: Mapping[str, Hang] = field(default_factory=dict)
     window: tuple[Sample, ...] = ()
     start_seconds: float | None = None
+    served: Mapping[str, Served] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of a canary: by gang and question, what is wrong with the answer; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,12 @@ class Facts:
     verdicts: Mapping[str, Unplaceable] = field(default_factory=dict)
     refusal: Refusal | None = None
     watch_age: tuple[str, float] = ("", 0.0)
+    relabel: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    """By pod: people's labels to set, or with None to take away."""
+    at: float = 0.0
+    """When they were put together, in unix seconds."""
+    may_adopt: bool = False
+    """No other R1Deployment is being changed, and it is this one's turn to take new defaults over."""
     epoch: int | None = None
     """Number of the lease's present term."""
 

@@ -16,6 +16,7 @@ from ..planning import Plan, Refusal, make_plan, settle
 from ..planning.hardware import Hardware
 from ..planning.profiles import Profile
 from ..status.observation import Finding
+from .asked import asked_of
 from .host_paths import refused_host_path
 from .pod_fields import refused_pod
 
@@ -35,14 +36,19 @@ class Settings:
     """Who else may reach the pods; None: no NetworkPolicy is made."""
     host_path_prefixes: tuple[str, ...] = ("/",)
     images: ImagePull = field(default_factory=ImagePull)
+    adopts: bool = False
+    """Whether revisions that an older operator made are replaced by what this one makes of the same spec."""
+    node_conditions: frozenset[str] = frozenset()
+    """Types of node conditions which, while True, say that a node is better not used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One R1Deployment. `spec` is None when it does not fit our types (the API server holds an older or newer CRD).
 
-    `unknown`: fields of the spec that this version does not know and does without. `unread`: fields of the status that
-    could not be read back; what stood there is unknown, not zero.
+    `asked`: what of the spec says what an engine is, as the API server holds it. `unknown`: fields of the spec that
+    this version does not know and does without. `unread`: fields of the status that could not be read back; what stood
+    there is unknown, not zero.
     """
 
     metadata: Metadata
@@ -53,6 +59,7 @@ class Subject:
     valid: Finding
     unknown: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_subject(obj: Mapping[str, Any], settings: Settings) -> Subject:
@@ -71,7 +78,7 @@ def read_subject(obj: Mapping[str, Any], settings: Settings) -> Subject:
         return Subject(metadata, status, spec, None, None, finding, unknown, unread)
     plan = context.plan
     valid = Finding("True", Reason.PLANNED, _told(plan))
-    return Subject(metadata, status, spec, plan, context, valid, unknown, unread)
+    return Subject(metadata, status, spec, plan, context, valid, unknown, unread, asked_of(obj.get("spec") or {}))
 
 
 def _told(plan: Plan) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -26,8 +26,11 @@ class PlacementRoom:
         taken = [node for p in place(self.ahead, self.nodes) if isinstance(p, Placement) for node in p.nodes]
         return room_for(self.shape, self.nodes, taken)
 
-    def after(self, victim: str, count: int) -> bool:
-        return all(isinstance(result, Placement) for result in self._place(self._without(victim), count))
+    def after(self, gone: Collection[str], count: int) -> bool:
+        nodes: Sequence[Node] = self.nodes
+        for gang in gone:
+            nodes = _free(nodes, self.held.get(gang, {}))
+        return all(isinstance(result, Placement) for result in self._place(nodes, count))
 
     def quota_after(self, victim: str) -> bool:
         given_back = list(self.held.get(victim, {}).values())
@@ -46,9 +49,6 @@ class PlacementRoom:
             nodes = _free(nodes, self.held[victim])
         result = next(iter(self._place(nodes, 1)))
         return result.message if isinstance(result, Unplaceable) else "lacks nodes of its own, beside those it replaces"
-
-    def _without(self, victim: str) -> tuple[Node, ...]:
-        return _free(self.nodes, self.held.get(victim, {}))
 
     def _place(self, nodes: Sequence[Node], count: int) -> Sequence[Placement | Unplaceable]:
         requests = [*self.ahead, *(Request(f"new-{number}", self.shape) for number in range(count))]

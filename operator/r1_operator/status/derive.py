@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from ..api.timestamps import rfc3339, unix_time
-from ..api.types import AutoscalingStatus, LoadStatus, PlanStatus, R1DeploymentStatus
+from ..api.types import AutoscalingStatus, LoadStatus, R1DeploymentStatus, ReplicaStatus, RolloutStatus
 from ..lifecycle.gangs import GangState
+from ..lifecycle.records import gangs_in
 from .conditions import conditions
 from .health import ready_count, replicas, updated
 from .observation import Observation
+from .plan import plan_status
 from .replicas import replica_statuses
-from .wording import same_words, shorten, within
+from .wording import same_words, shorten
 
 LOAD_PERIOD_SECONDS = 30.0
 """Load numbers change all the time; they are written at most this often."""
@@ -21,8 +24,6 @@ PROGRESS_SECONDS = 30.0
 FIGURES_SECONDS = 300.0
 """Figures in conditions and in the autoscaler's words by themselves are worth a write only this often."""
 
-_ARGUMENT_BYTES, _ARGUMENTS_BYTES = 4096, 64 * 1024
-_REASON_BYTES, _REASONS_BYTES = 1024, 32 * 1024
 _SCALING_BYTES = 1024
 
 
@@ -36,16 +37,19 @@ def derive(previous: R1DeploymentStatus, observed: Observation, now: float) -> R
 
 def _fresh(previous: R1DeploymentStatus, observed: Observation, now: float) -> R1DeploymentStatus:
     known = {r.name: r for r in previous.replica_statuses}
+    entries = replica_statuses(known, observed, now)
     return R1DeploymentStatus(
         observed_generation=observed.generation,
         **_counts(previous, observed),
+        attempt_floor=_attempt_floor(previous, entries),
         gpus=_gpus(previous, observed),
         selector=observed.selector,
         last_update_time=previous.last_update_time,
-        plan=_plan(observed) or previous.plan,
+        plan=observed.layout or (plan_status(observed.plan) if observed.plan is not None else previous.plan),
+        rollout=_rollout(previous, observed, now),
         load=_load(previous.load, observed, now),
         autoscaling=_autoscaling(previous.autoscaling, observed, now),
-        replica_statuses=replica_statuses(known, observed, now),
+        replica_statuses=entries,
         conditions=conditions(previous.conditions, observed, now, known),
     )
 
@@ -67,13 +71,31 @@ def _counts(previous: R1DeploymentStatus, observed: Observation) -> dict[str, An
     return counts | {"desired_replicas": observed.desired, "unavailable_replicas": missing}
 
 
+def _attempt_floor(previous: R1DeploymentStatus, entries: Sequence[ReplicaStatus]) -> int:
+    """Above every attempt of the replicas that are gone, whatever index comes next."""
+    left = {replica for replica, _ in gangs_in(entries)}
+    gone = [attempt for replica, attempt in gangs_in(previous.replica_statuses) if replica not in left]
+    return max([previous.attempt_floor, *(attempt + 1 for attempt in gone)])
+
+
 def _current_revision(previous: R1DeploymentStatus, observed: Observation) -> str:
-    """The one that served before, while any gang still serves it; then the one that serves most."""
-    views = [v for v in replicas(observed) if v.gang is not None and v.state in {GangState.READY, GangState.UNREADY}]
-    serving = Counter(v.gang.revision for v in views if v.gang is not None)
-    if not serving or previous.current_revision in serving:
-        return previous.current_revision
+    """The one that served before, while any replica is of it, be it down; then the one that serves most."""
+    views = replicas(observed)
+    serving = Counter(v.revision for v in views if v.revision and v.state in {GangState.READY, GangState.UNREADY})
+    if not serving or any(v.revision == previous.current_revision for v in views):
+        return previous.current_revision or max(sorted(serving), key=lambda r: serving[r], default="")
     return max(sorted(serving), key=lambda revision: serving[revision])
+
+
+def _rollout(previous: R1DeploymentStatus, observed: Observation, now: float) -> RolloutStatus | None:
+    """Its clock starts anew with each replica that becomes ready."""
+    before, trial = previous.rollout, observed.trial
+    if trial is None:
+        return before
+    same = before is not None and before.revision == trial.revision
+    moved = before is None or not same or updated(observed) > previous.updated_replicas
+    at = rfc3339(now) if before is None or moved else before.progressed_at
+    return RolloutStatus(revision=trial.revision, progressed_at=at, canary=trial.state, message=trial.message)
 
 
 def _with_old_figures(previous: R1DeploymentStatus, fresh: R1DeploymentStatus, now: float) -> R1DeploymentStatus:
@@ -113,22 +135,6 @@ def _gpus(previous: R1DeploymentStatus, observed: Observation) -> int:
     gangs = [*(v.gang for v in observed.decision.replicas if v.gang), *observed.decision.leaving]
     pods = {m.name for g in gangs for m in g.members if m.holds is not None}
     return len(pods) * observed.plan.gpus_per_node
-
-
-def _plan(observed: Observation) -> PlanStatus | None:
-    plan = observed.plan
-    if plan is None:
-        return None
-    return PlanStatus(
-        nodes_per_replica=plan.nodes_per_replica,
-        gpus_per_replica=plan.gpus_per_replica,
-        tensor_parallel=plan.tensor_parallel,
-        attention_data_parallel=plan.attention_data_parallel,
-        expert_parallel=plan.expert_parallel,
-        kv_tokens_per_replica=plan.kv_tokens_per_replica,
-        engine_args=within(plan.engine_args, _ARGUMENT_BYTES, _ARGUMENTS_BYTES),
-        reasons=within(map(str, plan.reasons), _REASON_BYTES, _REASONS_BYTES),
-    )
 
 
 def _load(previous: LoadStatus | None, observed: Observation, now: float) -> LoadStatus | None:

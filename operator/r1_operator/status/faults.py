@@ -56,6 +56,7 @@ _TROUBLES = {
     Reason.STATUS_NOT_READ: Weight.NOTABLE,
     Reason.FOREIGN_PODS: Weight.NOTABLE,
     Reason.NODES_SILENT: Weight.NOTABLE,
+    Reason.NO_NODE_FOR_MOVE: Weight.NOTABLE,
     Reason.GPU_UNHEALTHY: Weight.NOTABLE,
 }
 """Of what the mind found itself; whatever else it names stands between the wish and its coming true."""

@@ -30,7 +30,9 @@ def ready(observed: Observation, faults: Sequence[Fault]) -> Finding:
     if observed.desired == 0:
         return Finding("True", Reason.SCALED_TO_ZERO, "no replica is wanted; raise spec.replicas to serve")
     count, old = f"{ready_count(observed)} of {observed.desired} replicas are ready", outdated(observed)
-    roll = f"being replaced one by one: {', '.join(old)}"
+    paused = observed.spec is not None and observed.spec.paused
+    what = "kept while spec.paused" if paused else "being replaced one by one"
+    roll = f"{what}: {', '.join(old)}"
     if ready_count(observed) < observed.desired:
         return _not_ready(observed, worst, count, roll if old else "")
     if observed.gateway.status != "True":
@@ -109,6 +111,9 @@ def _under_way(observed: Observation) -> tuple[Reason, str]:
     states = {view.state for view in replicas(observed)}
     count = f"{ready_count(observed)} of {observed.desired} replicas are ready"
     leaving = len(observed.decision.leaving) if observed.decision else 0
+    if outdated(observed) and observed.spec is not None and observed.spec.paused:
+        text = f"{count}, {updated(observed)} of them of revision {observed.revision}; spec.paused keeps the others"
+        return Reason.PAUSED, f"{text} as they are: `r1 rollout resume` goes on"
     if outdated(observed):
         return Reason.UPDATING, f"{count}, {updated(observed)} of them of revision {observed.revision}"
     if GangState.FAILED in states:
@@ -161,7 +166,7 @@ def ready_count(observed: Observation) -> int:
 def outdated(observed: Observation) -> list[str]:
     """Gangs of another revision than the one wanted."""
     wanted = observed.revision
-    return [v.name for v in replicas(observed) if v.gang is not None and wanted and v.gang.revision != wanted]
+    return [v.name for v in replicas(observed) if wanted and v.revision not in {"", wanted}]
 
 
 def updated(observed: Observation) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..api.reasons import Reason
-from ..api.types import ConditionStatus, R1DeploymentSpec
+from ..api.types import ConditionStatus, PlanStatus, R1DeploymentSpec
 from ..autoscaling.decide import Decision as ScalingDecision
 from ..autoscaling.window import Sample
 from ..lifecycle.actions import Decision
@@ -53,6 +54,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """How the change to a revision stands. `state`: of the first replica's trial, as in `status.rollout.canary`."""
+
+    revision: str
+    state: Literal["None", "Running", "Passed", "Aborted"] = "None"
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One round. What could not be found out is None or Unknown; a failed step leaves its part at that."""
 
@@ -66,6 +76,9 @@ class Observation:
     routed: int | None = None
     """Replicas that every gateway pod sends requests to; None if that is not known."""
     plan: Plan | None = None
+    layout: PlanStatus | None = None
+    """Of the revision that is wanted, as it was planned when that came up."""
+    trial: Trial | None = None
     decision: Decision | None = None
     revision: str | None = None
     unplaceable: tuple[Unplaceable, ...] = ()
