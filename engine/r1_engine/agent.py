@@ -44,6 +44,7 @@ def status(settings: Settings, role: Role) -> dict[str, Any]:
         "nodeIndex": settings.pod.index,
         "nodes": role.status_nodes(),
         "inFlight": role.in_flight,
+        "served": role.served,
         "timings": progress.timings,
         "gpus": role.gpus,
         "fabric": role.fabric(),

@@ -181,6 +181,8 @@ class Settings(_Frozen):
     token: Annotated[str, Field(min_length=1, repr=False)]
     key_file: Path | None = None
     """Holds the key that the HTTP port asks for; None of an operator that is older than this engine and made none."""
+    limits_file: Path | None = None
+    """Holds the limits of time of the moment (`deadlines`); None: those of engine.json hold."""
     unknown: tuple[str, ...] = ()
     """Fields of engine.json that this engine does not know and passes over."""
 
@@ -222,7 +224,15 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     }
     limits = _parse(Limits, overrides, "environment R1_*_SECONDS", "Give a positive number of seconds")
     token = _read_token(environ)
-    return Settings(config=config, pod=pod, limits=limits, token=token, key_file=_key_file(environ), unknown=unknown)
+    return Settings(
+        config=config,
+        pod=pod,
+        limits=limits,
+        token=token,
+        key_file=_key_file(environ),
+        limits_file=config_path.parent / "limits.json",
+        unknown=unknown,
+    )
 
 
 _Model = TypeVar("_Model", bound=_Frozen)

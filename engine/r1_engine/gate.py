@@ -5,7 +5,8 @@ it is taken where the response is sent. SGLang itself, once told to stop, goes o
 
 The agent and the server share one small file, mapped into both: byte 0 says "draining"; from byte 8 on, each server
 process has a slot of 8 bytes holding its number of requests in flight; then come the keys that gateways vouch for, by
-hash (`doors`), which all server processes see. Reading and writing cost no system call.
+hash (`doors`), which all server processes see, and each slot's tally of what was answered and what failed. Reading and
+writing cost no system call.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ SLOTS = 64
 _SLOT = struct.Struct("<q")
 _VOUCHED = struct.Struct("<32sd")
 _VOUCHED_AT, _VOUCHED_SLOTS = 8 + SLOTS * _SLOT.size, 16
-_SIZE = _VOUCHED_AT + _VOUCHED_SLOTS * _VOUCHED.size
+_TALLY = struct.Struct("<qqqq")
+_TALLY_AT = _VOUCHED_AT + _VOUCHED_SLOTS * _VOUCHED.size
+_SIZE = _TALLY_AT + SLOTS * _TALLY.size
+_STREAMED_ERROR = b'data: {"error"'
 VOUCHED_SECONDS = 600.0
 """A gateway says again every minute for whom it vouches. A user's old key holds no longer than this after its end."""
 RETRY_AFTER_SECONDS = 5
@@ -86,6 +90,18 @@ class GateFile:
     def write(self, slot: int, value: int) -> None:
         _SLOT.pack_into(self._map, 8 + slot * _SLOT.size, value)
 
+    def count(self, slot: int, tally: Tally) -> None:
+        """What this slot's process has answered by now."""
+        microseconds = round(tally.first_byte_seconds * 1e6)
+        values = (tally.requests, tally.failed, tally.begun, microseconds)
+        _TALLY.pack_into(self._map, _TALLY_AT + slot * _TALLY.size, *values)
+
+    def tally(self) -> Tally:
+        """Over all server processes since the engine started."""
+        each = [_TALLY.unpack_from(self._map, _TALLY_AT + slot * _TALLY.size) for slot in range(SLOTS)]
+        requests, failed, begun, microseconds = (sum(values) for values in zip(*each, strict=True))
+        return Tally(requests, failed, begun, microseconds / 1e6)
+
     def vouch(self, digest: bytes) -> None:
         """Users with this key may pass for VOUCHED_SECONDS from now; where all places are taken, in the oldest's."""
         entries = self._vouched()
@@ -99,12 +115,42 @@ class GateFile:
         return frozenset(digest for digest, end in self._vouched() if end > now)
 
     def _vouched(self) -> list[tuple[bytes, float]]:
-        where = range(_VOUCHED_AT, _SIZE, _VOUCHED.size)
+        where = range(_VOUCHED_AT, _TALLY_AT, _VOUCHED.size)
         return [_VOUCHED.unpack_from(self._map, offset) for offset in where]
 
     def close(self) -> None:
         self._map.close()
         os.close(self._descriptor)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Requests that have ended. `failed`: with a server error, also one inside a stream that had begun. `begun`: those
+    of which a first byte was sent, after `first_byte_seconds` in sum."""
+
+    requests: int = 0
+    failed: int = 0
+    begun: int = 0
+    first_byte_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What is sent of one answer. `first_byte`: seconds to it; None: of no answer that began well."""
+
+    began: float
+    failed: bool = False
+    first_byte: float | None = None
+
+    def hear(self, event: MutableMapping[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            self.failed = int(event["status"]) >= 500
+        elif event["type"] == "http.response.body" and not self.failed:
+            body = event.get("body", b"")
+            if body and self.first_byte is None:
+                self.first_byte = time.monotonic() - self.began
+            # SGLang tells so of what goes wrong once a stream has begun, whose status is 200 then.
+            self.failed = body.startswith(_STREAMED_ERROR)
 
 
 class Gate:
@@ -116,7 +162,7 @@ class Gate:
 
     def __init__(self, app: Application, file: GateFile, probe_key: str, key: str = "") -> None:
         self._app, self._file, self._probe_key, self._key = app, file, probe_key.encode(), key
-        self._slot, self._count = file.claim_slot(), 0
+        self._slot, self._count, self._tally = file.claim_slot(), 0, Tally()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind, method, path = scope["type"], scope.get("method", ""), scope.get("path", "")
@@ -137,10 +183,30 @@ class Gate:
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._add(1)
+        heard = _Heard(time.monotonic())
+
+        async def listen(event: MutableMapping[str, Any]) -> None:
+            heard.hear(event)
+            await send(event)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, listen)
+        except Exception:
+            heard.failed = True
+            raise
         finally:
             self._add(-1)
+            self._note(heard)
+
+    def _note(self, heard: _Heard) -> None:
+        """A request that its client has broken off counts as one that went well."""
+        tally = self._tally
+        tally.requests += 1
+        tally.failed += heard.failed
+        if heard.first_byte is not None:
+            tally.begun += 1
+            tally.first_byte_seconds += heard.first_byte
+        self._file.count(self._slot, tally)
 
     async def _hear_users(self, receive: Receive, send: Send) -> None:
         try:

@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 from r1_engine import compiling, health, pace, processes, ray_group, startup
 from r1_engine import gang as gangs
 from r1_engine.config import Settings
+from r1_engine.deadlines import deadlines
 from r1_engine.doors import has_token
 from r1_engine.fabric_verdict import GangFabric, NodeFabric
 from r1_engine.gate import GateFile
@@ -67,6 +68,17 @@ class HeadRole:
     @property
     def in_flight(self) -> int:
         return self._gate.in_flight()
+
+    @property
+    def served(self) -> dict[str, Any] | None:
+        """What the gate has counted since the start."""
+        tally = self._gate.tally()
+        return {
+            "requests": tally.requests,
+            "failed": tally.failed,
+            "begun": tally.begun,
+            "firstByteSeconds": tally.first_byte_seconds,
+        }
 
     @property
     def gpus(self) -> dict[str, Any]:
@@ -156,11 +168,12 @@ class HeadRole:
 
     async def _limit_start(self) -> None:
         config = self._settings.config
-        limits = startup.Limits(config.may_stand_still, config.start_seconds)
         while self.node.progress.stage in BEFORE_SERVING and not self._ending.is_set:
             late = await overslept(self._settings.limits.beat)
             self._course = self._course.excused(late, time.monotonic())
             silent = health.silent_ranks(self._ranks)
+            now = deadlines(self._settings)
+            limits = startup.Limits(now.stall, now.start)
             self._hear_course(0, self.node.steps + config.attention_data_parallel - len(silent))
             if cause := startup.verdict(self._course, self._gang, silent, self._now(), limits):
                 self._ending.set(cause)
@@ -340,14 +353,14 @@ class HeadRole:
 
     async def _finish(self) -> None:
         """Waits for the requests in flight, then for the servers; cuts what does not end in time."""
-        config, limits = self._settings.config, self._settings.limits
-        deadline = time.monotonic() + config.drain_seconds
-        while (count := self._gate.in_flight()) and time.monotonic() < deadline:
+        limits, began = self._settings.limits, time.monotonic()
+        while (count := self._gate.in_flight()) and time.monotonic() - began < deadlines(self._settings).drain:
             self.node.enter(Stage.DRAINING, f"Draining: {count} requests in flight.")
             await asyncio.sleep(0.1)
         name = self._settings.pod.node_name
         if count:
-            self._ending.set(drained(name, f"{count} requests cut after drain.seconds = {config.drain_seconds:g}."))
+            limit = f"drain.seconds = {deadlines(self._settings).drain:g}"
+            self._ending.set(drained(name, f"{count} requests cut after {limit}."))
             return
         self._stopping = True
         await self._broadcast({"stopping": True})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from r1_engine import cpu, fabric_ports
 from r1_engine.config import Settings
+from r1_engine.deadlines import LONGEST_SECONDS
 from r1_engine.fabric import Fabric
 from r1_engine.fabric_ports import choose
 from r1_engine.loading import LOADING_VARIABLE
@@ -70,7 +71,7 @@ def environment(
         # Where SGLang runs several HTTP workers, each imports its application from here.
         "SGLANG_HTTP_SERVER_APP_PATH": "r1_engine.serve_app:app",
         "PYTHONUNBUFFERED": "1",
-        LOADING_VARIABLE: f"{config.start_seconds:g}",
+        LOADING_VARIABLE: f"{LONGEST_SECONDS:g}",  # how long a start may take is node 0's to say, and may change
     }
     if settings.is_head:  # the others serve no requests
         own[GATE_VARIABLE] = str(run_dir / GATE_FILE)

@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 
 from r1_engine.config import Settings
+from r1_engine.deadlines import deadlines
 from r1_engine.gpu_watch import GpuWatch
 from r1_engine.node import Ending, Node, log
 from r1_engine.outcome import Cause, Exit
@@ -59,6 +60,10 @@ class MemberRole:
     @property
     def in_flight(self) -> int:
         return 0
+
+    @property
+    def served(self) -> dict[str, Any] | None:
+        return None  # only node 0 is asked by users
 
     @property
     def gpus(self) -> dict[str, Any]:
@@ -172,10 +177,11 @@ class MemberRole:
 
     async def _limit_start(self) -> None:
         """A member that never reached node 0 stands still by itself; later on node 0 judges, or the lease ends."""
-        config = self._settings.config
-        await asyncio.sleep(config.may_stand_still + _HEAD_FIRST_SECONDS)
+        config, began = self._settings.config, time.monotonic()
+        while (left := began + deadlines(self._settings).stall + _HEAD_FIRST_SECONDS - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 1.0))
         if self._socket is None:
-            limit = f"spec.startup.stallSeconds = {config.may_stand_still:g}"
+            limit = f"spec.startup.stallSeconds = {deadlines(self._settings).stall:g}"
             message = (
                 f"{self._settings.label}: node 0 ({config.head_address}) was not reached in {limit}: "
                 f"{self._why_unreached or 'no answer'}. See whether its pod runs and its name resolves."

@@ -18,7 +18,7 @@ from tests.standin.faults import inject
 from tests.standin.gang import Head, follow_head
 from tests.standin.openai_api import engine_app, serving
 from tests.standin.pod import NEVER_READY, End, Pod
-from tests.standin.settings import CONFIGURATION, ConfigurationError, Settings, read_settings
+from tests.standin.settings import CONFIGURATION, ConfigurationError, Settings, limits_now, read_settings
 
 log = logging.getLogger("standin")
 
@@ -63,11 +63,12 @@ async def _limit_start(pod: Pod, head: Head | None) -> None:
         await asyncio.sleep(0.05)
         still = time.time() - pod.progress_at
         part = (head.missing() if head else "") or f"node {chosen.node_index} ({chosen.node_name})"
-        if time.time() - began >= chosen.start_limit:
-            message = f"not ready {chosen.start_limit:g} s after the start: stage {pod.stage}, waiting for {part}"
+        start_limit, stall_limit, _ = limits_now(chosen)
+        if time.time() - began >= start_limit:
+            message = f"not ready {start_limit:g} s after the start: stage {pod.stage}, waiting for {part}"
             pod.end(NEVER_READY, "StartTimedOut", message)
-        elif still >= chosen.stall_limit:
-            stood = f"The start stood still for {still:.0f} s (spec.startup.stallSeconds = {chosen.stall_limit:g})"
+        elif still >= stall_limit:
+            stood = f"The start stood still for {still:.0f} s (spec.startup.stallSeconds = {stall_limit:g})"
             pod.end(NEVER_READY, "StartStoodStill", f"{stood}: {part} is still in stage {pod.stage}")
 
 
@@ -89,8 +90,8 @@ async def drain_and_end(pod: Pod, head: Head | None) -> None:
             pod.end(0, "Drained", "terminated before it joined")
         pod.changed.set()
         return
-    deadline = time.monotonic() + pod.settings.drain_limit
-    while pod.in_flight and time.monotonic() < deadline:
+    began = time.monotonic()
+    while pod.in_flight and time.monotonic() - began < limits_now(pod.settings)[2]:
         await asyncio.sleep(0.02)
     if pod.in_flight:
         log.warning("%d requests cut at the end of the drain time", pod.in_flight)

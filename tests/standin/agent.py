@@ -19,6 +19,12 @@ def agent_app(pod: Pod) -> web.Application:
                 "nodeIndex": pod.settings.node_index,
                 "nodes": [vars(pod.members[index]) for index in sorted(pod.members)],
                 "inFlight": pod.in_flight,
+                "served": {
+                    "requests": pod.requests,
+                    "failed": pod.failed,
+                    "begun": pod.requests - pod.failed,
+                    "firstByteSeconds": pod.first_byte_seconds,
+                },
                 "timings": pod.timings,
                 "fabric": pod.fabric,
                 "gpus": {"available": False, "message": "a stand-in has no GPUs", "devices": []},

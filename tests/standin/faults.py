@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.standin.pod import HUNG, PART_DIED, Pod
 
-KINDS = "die, freeze, exit, exit70, exit78, hang, stall, stuck, unready, silent, load, clear, fabric"
+KINDS = "die, freeze, exit, exit70, exit78, hang, stall, stuck, unready, refuse, silent, load, clear, fabric"
 
 
 def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
@@ -18,9 +18,9 @@ def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
 
     die: SIGKILL to itself · freeze: SIGSTOP to itself · exit: {code, reason, message} · exit70, exit78: short forms ·
     hang: no more tokens, then exit 71 · stall: the start stands still from here on, exit 72 after stallSeconds ·
-    stuck: requests never finish · unready: /ready is 503 ·
+    stuck: requests never finish · unready: /ready is 503 · refuse: chat completions answer 500 ·
     silent: no load figures · load: {kvUsage, tokensPerSecond, running, waiting} reported in place of the real ones ·
-    clear: undo the last four · fabric: {ready, reason, message} told in /status of the network between the nodes.
+    clear: undo the last five · fabric: {ready, reason, message} told in /status of the network between the nodes.
     """
     kind = fault.get("kind")
     match kind:
@@ -48,6 +48,8 @@ def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
                     request.stuck = True
         case "unready":
             pod.unready = True
+        case "refuse":
+            pod.refusing = True
         case "silent":
             pod.silent = True
         case "fabric":
@@ -56,7 +58,7 @@ def inject(pod: Pod, fault: Mapping[str, Any]) -> None:
             names = ("kvUsage", "tokensPerSecond", "running", "waiting")
             pod.synthetic_load = {name: float(fault[name]) for name in names if name in fault}
         case "clear":
-            pod.stuck = pod.unready = pod.silent = False
+            pod.stuck = pod.unready = pod.silent = pod.refusing = False
             pod.synthetic_load = {}
             for rank in pod.ranks:
                 for request in [*rank.running, *rank.waiting]:

@@ -133,6 +133,10 @@ class Api:
             rank = self._rank(request, body)
         except (ValueError, TypeError, KeyError) as error:
             return refusal(400, "BadRequestError", f"{type(error).__name__}: {error}")
+        pod.requests += 1
+        if pod.refusing:
+            pod.failed += 1
+            return refusal(500, "InternalServerError", "injected")
         pod.in_flight += 1
         home = pod.submit(generation, rank)
         try:

@@ -49,6 +49,10 @@ class Pod:
     head_loads: list[Mapping[str, Any]] = field(default_factory=list)
     in_flight: int = 0
     draining: bool = False
+    requests: int = 0  # answered or failed since the start, as the engine's gate counts them
+    failed: int = 0
+    first_byte_seconds: float = 0.0
+    refusing: bool = False  # fault: chat completions answer 500
     silent: bool = False  # fault: /v1/loads and /metrics answer 500
     unready: bool = False  # fault: /ready answers 503
     hung: bool = False  # fault: no token progress

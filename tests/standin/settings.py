@@ -34,6 +34,7 @@ class Settings:
     model_path: str
     ranks: int
     ports: Mapping[str, int]
+    limits_file: Path
     start_limit: float
     stall_limit: float
     drain_limit: float
@@ -95,6 +96,7 @@ def _settings(root: Path, document: Mapping[str, Any], env: Mapping[str, str]) -
         model_path=_weights(root, document["modelPath"], env),
         ranks=ranks,
         ports=document["ports"],
+        limits_file=root / "etc/r1/limits.json",
         start_limit=float(document["startSeconds"]),
         stall_limit=float(document.get("stallSeconds") or document["startSeconds"]),
         drain_limit=float(document["drainSeconds"]),
@@ -164,3 +166,12 @@ def _start_fault(env: Mapping[str, str], attempt: int) -> Mapping[str, Any] | No
     if "node" in fault and int(fault["node"]) != int(env["R1_NODE_INDEX"]):
         return None
     return fault
+
+
+def limits_now(settings: Settings) -> tuple[float, float, float]:
+    """Of the start, of its standing still, of a drain: as limits.json says now, else as engine.json said."""
+    try:
+        said = json.loads(settings.limits_file.read_text())
+        return float(said["startSeconds"]), float(said["stallSeconds"]), float(said["drainSeconds"])
+    except (OSError, ValueError, KeyError):
+        return settings.start_limit, settings.stall_limit, settings.drain_limit

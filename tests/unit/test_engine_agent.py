@@ -21,7 +21,7 @@ from r1_engine.outcome import Cause
 class Role:
     """A member of a gang that is ready."""
 
-    ready, in_flight, progress_at = True, 3, 1.0
+    ready, in_flight, progress_at, served = True, 3, 1.0, None
 
     def __init__(self) -> None:
         self.drained = 0

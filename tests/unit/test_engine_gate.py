@@ -190,3 +190,30 @@ def test_sglang_shows_the_probes_key_to_itself_alone() -> None:
     module.requests.post("http://127.0.0.1:30000/generate", headers={"a": "b"}, timeout=1)
     module.requests.get("http://elsewhere/info", timeout=1)
     assert asked == [{"headers": {"a": "b", PROBE_HEADER.decode(): "probe"}, "timeout": 1}, {"timeout": 1}]
+
+
+async def test_what_fails_is_counted_and_how_long_the_first_byte_took(agent: GateFile, tmp_path: Path) -> None:
+    """A canary is judged by it: errors by status, inside a stream that had begun, and of the application itself."""
+    answers: list[tuple[int, list[bytes]]] = [
+        (200, [b"data: {}\n\n", b"data: [DONE]\n\n"]),
+        (200, [b"data: {}\n\n", b'data: {"error": {"message": "aborted"}}\n\n']),
+        (500, [b"{}"]),
+        (400, [b"{}"]),
+    ]
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if not answers:
+            raise RuntimeError("broken")
+        status, parts = answers.pop(0)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+
+    gate = Gate(application, GateFile(tmp_path / "gate"), "key")
+    for _ in range(4):
+        await call(gate)
+    with pytest.raises(RuntimeError, match="broken"):
+        await call(gate)
+    tally = agent.tally()
+    assert (tally.requests, tally.failed, tally.begun) == (5, 3, 3)
+    assert 0 <= tally.first_byte_seconds < 60

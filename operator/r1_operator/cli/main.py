@@ -47,6 +47,14 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         code = plan_command.run(options)
         sys.stdout.flush()
         return code
+    if options.command == "rollout":
+        from . import rollout_command
+
+        return rollout_command.run(options)
+    if options.command == "nodes":
+        from . import nodes_command
+
+        return nodes_command.run(options)
     if options.command == "version":
         return _version()
     parser.print_help()
@@ -61,11 +69,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import plan_flags
+    from . import nodes_flags, plan_flags, rollout_flags
 
     parser = _Parser(prog="r1", description="Serve the full DeepSeek-R1 on Kubernetes.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     plan_flags.add_to(commands)
+    rollout_flags.add_to(commands)
+    nodes_flags.add_to(commands)
     commands.add_parser("bench", help="load-test an endpoint", add_help=False)
     commands.add_parser("version", help="print the versions of r1-operator and of SGLang that it plans for")
     return parser

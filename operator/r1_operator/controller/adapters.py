@@ -6,13 +6,17 @@ from collections.abc import Collection, Iterable, Mapping
 
 import aiohttp
 
+from ..api.types import CanaryQuestion
 from ..autoscaling.window import ReplicaLoad
 from ..telemetry.agent import AgentStatus, scrape_status
 from ..telemetry.gateway import SyncResult, Worker, sync_workers
-from ..telemetry.http import Failure
+from ..telemetry.http import Failure, fetch_json
 from ..telemetry.loads import EngineLoad, scrape_loads
 from ..telemetry.metrics import Metrics
 from .ports import AgentReading
+
+ANSWER_SECONDS = 600.0
+"""For one answer to a canary's question: a long chain of thought."""
 
 
 class HttpEngines:
@@ -31,6 +35,23 @@ class HttpEngines:
         answers = await scrape_loads(self._session, list(ranks), expected_ranks=expected)
         self._metrics.count_scrape_failures("loads", _failures(answers.values()))
         return {address: _load(answer) for address, answer in answers.items()}
+
+    async def ask(self, url: str, key: str, model: str, question: CanaryQuestion) -> str | Failure:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": question.ask}],
+            "temperature": 0,
+            "max_tokens": question.max_tokens,
+        }
+        headers = {"Authorization": f"Bearer {key}"}
+        where, timeout = f"{url}/v1/chat/completions", aiohttp.ClientTimeout(ANSWER_SECONDS)
+        answer = await fetch_json(self._session, "POST", where, json=body, headers=headers, timeout=timeout)
+        if isinstance(answer, Failure):
+            return answer
+        try:
+            return str(answer["choices"][0]["message"].get("content") or "")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            return Failure(f"POST {where}: no chat completion: {type(error).__name__}: {error}")
 
 
 class HttpGateways:
@@ -55,7 +76,13 @@ def _reading(answer: AgentStatus | Failure) -> AgentReading | Failure:
     if isinstance(answer, Failure):
         return answer
     return AgentReading(
-        answer.stage, answer.message, answer.start_seconds, answer.sick_gpus, answer.progress_at, answer.fabric
+        answer.stage,
+        answer.message,
+        answer.start_seconds,
+        answer.sick_gpus,
+        answer.progress_at,
+        answer.fabric,
+        answer.served,
     )
 
 

@@ -16,6 +16,7 @@ from ..cluster.resources import CONFIG_MAPS, JsonObject
 from ..lifecycle.gangs import Gang, Heard
 from ..lifecycle.pods import gangs_of, owner_of
 from ..manifests.engine_config import attention_ranks
+from ..rounds.facts import Served
 from ..status.observation import FabricReport
 from ..telemetry.server import Heartbeat
 from .inventory import Inventory
@@ -114,6 +115,14 @@ class Monitor:
             gang: spoken.reading.fabric
             for gang, address in self._heads.get(key, {}).items()
             if (spoken := self._spoken.get(address)) and spoken.reading and spoken.reading.fabric
+        }
+
+    def served(self, key: Key) -> Mapping[str, Served]:
+        """By gang name: requests since its start, by its own count."""
+        return {
+            gang: spoken.reading.served
+            for gang, address in self._heads.get(key, {}).items()
+            if (spoken := self._spoken.get(address)) and spoken.reading and spoken.reading.served
         }
 
     def window(self, key: Key) -> tuple[Sample, ...]:

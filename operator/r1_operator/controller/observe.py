@@ -37,6 +37,7 @@ from .memory import Memory
 from .monitor import Monitor
 from .placing import Placer
 from .predecessor import of_another
+from .questions import Questions
 from .queue import Key
 
 _CHILDREN = (SERVICES, CONFIG_MAPS, DEPLOYMENTS, NETWORK_POLICIES, POD_DISRUPTION_BUDGETS)
@@ -56,8 +57,10 @@ class Observer:
         placer: Placer,
         memory: Memory,
         settings: Settings,
+        questions: Questions,
         epoch: Callable[[], int | None],
     ) -> None:
+        self._questions = questions
         self._client, self._cache, self._inventory = client, cache, inventory
         self._monitor, self._placer, self._memory, self._settings = monitor, placer, memory, settings
         self._hangs, self._admissions, self._epoch = Hangs(client), Admissions(), epoch
@@ -151,6 +154,8 @@ class Observer:
             hangs=await self._hangs.look(ours, now),
             window=self._monitor.window(key),
             start_seconds=self._monitor.start_seconds(key),
+            served=self._monitor.served(key),
+            answers=self._questions.answers(key),
         )
 
     def _gateways(self, key: Key) -> Gateways:

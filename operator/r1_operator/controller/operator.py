@@ -34,6 +34,7 @@ from .node_book import NodeBook
 from .observe import Observer
 from .placing import Placer
 from .ports import Engines, Gateways
+from .questions import Questions
 from .queue import Key, WorkQueue
 from .reconcile import ReconcileFailed, Reconciler
 from .tell import Teller
@@ -76,11 +77,12 @@ class Operator:
         inventory.avoid = book.levels
         memory, actor = Memory(), Actor(client, cache)
         feeder = GatewayFeeder(cache, inventory, gateways, settings.keys, term)
-        observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings, feeder.epoch)
+        questions = Questions(engines, settings.keys, self._enqueue)
+        observer = Observer(client, cache, inventory, self.monitor, placer, memory, settings, questions, feeder.epoch)
         hands = Hands(actor, feeder, placer, memory)
         teller = Teller(client, cache, events, metrics)
         self._reconciler = Reconciler(
-            cache, inventory, observer, hands, teller, actor, self.monitor, book, metrics, settings, clock
+            cache, inventory, observer, hands, teller, actor, self.monitor, book, questions, metrics, settings, clock
         )
         self._running: dict[Key, float] = {}
         self._leads = False

@@ -58,6 +58,8 @@ def read_options(argv: Sequence[str] | None = None, environment: Mapping[str, st
         flags.fabric_label,
         reach=_read_reach(flags.network_policies),
         host_path_prefixes=_read_prefixes(flags.host_path_prefixes),
+        adopts=flags.adopt_defaults == "Staggered",
+        node_conditions=frozenset(_names(flags.node_conditions)),
         images=ImagePull(flags.image_pull_policy, _names(flags.image_pull_secrets)),
     )
     return Options(
@@ -109,6 +111,19 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         default=",".join(DEFAULT_PREFIXES),
         metavar="/A,/B",
         help="folders of the nodes that an R1Deployment may mount, with all below; default: %(default)s",
+    )
+    add(
+        "--adopt-defaults",
+        choices=("Never", "Staggered"),
+        default="Never",
+        help="what to do with revisions that an earlier operator made and this one would make otherwise of the same "
+        "spec (another default image, planner or profile): leave them, or replace them, one R1Deployment at a time",
+    )
+    add(
+        "--node-conditions",
+        default="",
+        metavar="A,B",
+        help="types of node conditions which, while True, say that a node is better not used",
     )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     add("--port", type=int, default=PORT_OPERATOR, help="port of /healthz, /readyz and /metrics")

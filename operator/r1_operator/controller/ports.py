@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..api.types import CanaryQuestion
 from ..autoscaling.window import ReplicaLoad
+from ..rounds.facts import Served
 from ..status.observation import FabricReport
 from ..telemetry.gateway import SyncResult, Worker
 from ..telemetry.http import Failure
@@ -24,6 +26,7 @@ class AgentReading:
     sick_gpus: tuple[str, ...] = ()
     progress_at: float | None = None
     fabric: FabricReport | None = None
+    served: Served | None = None
 
 
 class Engines(Protocol):
@@ -37,6 +40,9 @@ class Engines(Protocol):
 
         ranks: address → attention-DP ranks that must report (None: unknown). If one does not, that is a Failure.
         """
+
+    async def ask(self, url: str, key: str, model: str, question: CanaryQuestion) -> str | Failure:
+        """One user message to the replica at `url` → the answer, without its chain of thought."""
 
 
 class Gateways(Protocol):

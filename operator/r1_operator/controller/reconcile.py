@@ -19,6 +19,7 @@ from .inventory import Inventory
 from .monitor import Monitor
 from .node_book import NodeBook
 from .observe import Observer
+from .questions import Questions
 from .queue import Key
 from .steps import Steps
 from .tell import Teller
@@ -41,13 +42,14 @@ class Reconciler:
         actor: Actor,
         monitor: Monitor,
         book: NodeBook,
+        questions: Questions,
         metrics: Metrics,
         settings: Settings,
         clock: Callable[[], float],
     ) -> None:
         self._cache, self._inventory, self._clock, self._settings = cache, inventory, clock, settings
         self._observer, self._hands, self._teller, self._actor = observer, hands, teller, actor
-        self._monitor, self._book, self._metrics = monitor, book, metrics
+        self._monitor, self._book, self._questions, self._metrics = monitor, book, questions, metrics
 
     async def reconcile(self, key: Key) -> float | None:
         """One round. → seconds until the next one if nothing happens. Raises ReconcileFailed in the end."""
@@ -62,6 +64,7 @@ class Reconciler:
             return _after(steps, SOON_SECONDS)
         round_ = decide(facts, now)
         self._book.blame(round_.blames)
+        self._questions.put(key, facts, round_)
         outcome = await self._hands.carry_out(key, facts, round_, steps, now)
         await self._teller.tell(obj, facts, round_, outcome, steps, now)
         self._hands.remember(key, round_)
@@ -72,6 +75,7 @@ class Reconciler:
         """The garbage collector removes what is owned; where the kubelet is gone, we confirm. → whether any is left"""
         self._metrics.forget(key)
         self._hands.forget(key)
+        self._questions.forget(key)
         gangs = gangs_of(self._inventory.pods(key, names.COMPONENT_ENGINE))
         silent = {
             node.name

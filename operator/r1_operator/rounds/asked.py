@@ -9,13 +9,13 @@ from typing import Any
 from ..api import names
 from ..api.types import R1DeploymentSpec
 
-_ASKED = ("model", "hardware", "hardwareProfile", "objective", "slo", "topology", "limits", "engine")
+ASKED = ("model", "hardware", "hardwareProfile", "objective", "slo", "topology", "limits", "engine")
 """Fields of the spec that say what an engine is. `strategy.restartedAt` is one more."""
 
 
 def asked_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What of a spec, as the API server holds it, says what an engine is."""
-    asked = copy.deepcopy({key: spec[key] for key in _ASKED if key in spec})
+    asked = copy.deepcopy({key: spec[key] for key in ASKED if key in spec})
     metadata = asked.get("engine", {}).get("podTemplate", {}).get("metadata", {})
     metadata.pop("labels", None)  # people's own: they change in place
     if restarted := (spec.get("strategy") or {}).get("restartedAt"):

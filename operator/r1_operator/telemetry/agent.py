@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from r1_operator.api.names import PORT_ENGINE_AGENT, host
+from r1_operator.rounds.facts import Served
 from r1_operator.status.observation import FabricReport
 from r1_operator.telemetry.http import Failure, ask_all, fetch_json
 
@@ -41,6 +42,9 @@ class AgentStatus:
     fabric: FabricReport | None = None
     """The network between the gang's nodes; None where there is none, or of an engine that does not tell."""
 
+    served: Served | None = None
+    """Requests since the start; None of a node that serves none, or of an engine that does not tell."""
+
     @property
     def start_seconds(self) -> float | None:
         """What the whole start took; None until it is over."""
@@ -64,9 +68,18 @@ def parse_status(answer: Mapping[str, Any]) -> AgentStatus | Failure:
             sick_gpus=tuple(_sick(device) for device in answer["gpus"]["devices"] if not device["healthy"]),
             progress_at=None if (at := answer.get("progressAt")) is None else float(at),
             fabric=_fabric(answer.get("fabric")),
+            served=_served(answer.get("served")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Failure(f"/status: an answer of another version of the engine: {type(error).__name__}: {error}")
+
+
+def _served(tally: Mapping[str, Any] | None) -> Served | None:
+    if tally is None:
+        return None
+    begun = int(tally["begun"])
+    mean = 1000 * float(tally["firstByteSeconds"]) / begun if begun else None
+    return Served(int(tally["requests"]), int(tally["failed"]), mean)
 
 
 def _fabric(report: Mapping[str, Any] | None) -> FabricReport | None:
