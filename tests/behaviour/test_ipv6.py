@@ -7,8 +7,9 @@ import os
 
 import pytest
 
+from tests.behaviour.asking import answers
 from tests.behaviour.conftest import made_of
-from tests.behaviour.world import Deployments, answers, wait_for
+from tests.behaviour.world import Deployments, wait_for
 from tests.cluster.config import ClusterConfig
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.behaviour.asking import answers, ask
 from tests.behaviour.traffic import AT_ONCE, traffic
-from tests.behaviour.world import NODES, Deployment, World, answers, ask, names_of, wait_for
+from tests.behaviour.world import NODES, Deployment, World, names_of, wait_for
 
 pytestmark = pytest.mark.cluster
 

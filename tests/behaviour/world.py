@@ -72,6 +72,8 @@ class Operator:
         identities.write_kubeconfig(cluster.paths, identity, self._kubeconfig, cluster.config.addresses.inner_server)
         self._process: subprocess.Popen[bytes] | None = None
         self._guard, self._wanted = threading.Lock(), False
+        self.engine_image = "r1-standin:dev"
+        """What the next process is told."""
 
     def keep(self) -> None:
         """Starts it and, until `end`, again whenever it ended by itself, as the kubelet does with its pod: where the
@@ -103,7 +105,7 @@ class Operator:
         flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(self._port), "--log-level", "debug"]
         # The checkout's weights lie anywhere; no network here enforces the policies.
         flags += ["--host-path-prefixes", f"{CHECKOUT},/nowhere", "--network-policies", str(REACH)]
-        images = ["--engine-image", "r1-standin:dev", "--gateway-image", "r1-gateway:dev"]
+        images = ["--engine-image", self.engine_image, "--gateway-image", "r1-gateway:dev"]
         command = [sys.executable, "-m", "r1_operator", *flags, *images]
         with self._log.open("ab") as log:
             # POD_NAME: the same identity after a crash takes its lease back at once, as a restarted container does.
@@ -235,6 +237,7 @@ class Deployment:
                 "topology": {"nodesPerReplica": 2},
                 "drain": {"seconds": 20},
                 "startup": {"seconds": 120},
+                "strategy": {"minReadySeconds": 2},
                 "engine": {"env": [{"name": k, "value": v} for k, v in variables.items()], **(engine or {})},
             }
             | spec,
@@ -243,6 +246,20 @@ class Deployment:
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def r1(self, *words: str) -> str:
+        """`r1 …` as a user types it; → what it printed. Raises CalledProcessError."""
+        command = [sys.executable, "-m", "r1_operator.cli.main", *words, "--kubeconfig", str(self.cluster.kubeconfig)]
+        where = ["-n", self.namespace] if words[0] == "rollout" else ["-n", LEASE_NAMESPACE]
+        done = subprocess.run([*command, *where], capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+        assert done.returncode == 0, f"r1 {' '.join(words)}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def nodes(self) -> dict[str, str]:
+        """Pod → node, of engine pods that hold one."""
+        over = ("Failed", "Succeeded")
+        held = [p for p in self.pods() if p["spec"].get("nodeName") and p["status"].get("phase") not in over]
+        return {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in held}
 
     def resource(self) -> dict[str, Any]:
         return self._reader.get(f"/apis/r1operator.dev/v1alpha1/namespaces/{self.namespace}/r1deployments/{self.name}")
@@ -354,32 +371,6 @@ class Deployment:
         """URL of the same for clients on the host."""
         port = self.cluster.expose(self.namespace, f"{self.name}-gateway", 8000)
         return f"http://127.0.0.1:{port}"
-
-
-def ask(base: str, seconds: float = 30.0, tokens: int = 8) -> str:
-    """One chat completion. Raises for anything but an answer."""
-    body = {
-        "model": "tiny-r1",
-        "messages": [{"role": "user", "content": f"Count to {tokens}"}],
-        "max_tokens": tokens + 64,
-    }
-    request = urllib.request.Request(
-        f"{base}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=seconds) as response:
-            text: str = json.loads(response.read())["choices"][0]["message"]["content"]
-            return text
-    except urllib.error.HTTPError as error:
-        raise RuntimeError(f"{error.code}: {error.read().decode()}") from error
-
-
-def answers(base: str) -> bool:
-    """Whether a chat completion is answered now."""
-    try:
-        return bool(ask(base))
-    except (OSError, RuntimeError):
-        return False
 
 
 def wait_for(

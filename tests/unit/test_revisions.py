@@ -70,6 +70,23 @@ def test_without_spare_nodes_a_bad_revision_gives_back_what_it_took() -> None:
     assert Reason.NEW_REVISION_FAILED in reasons(cluster.reconcile())
 
 
+@pytest.mark.parametrize("end", ["dies", "evicted"])
+def test_what_comes_back_has_the_nodes_before_what_is_being_tried(end: str) -> None:
+    """The only replica died while the new revision waited for nodes, which then was first in the queue."""
+    cluster = serving_cluster(1, nodes=2, small=2)
+    good = revisions(cluster)[0]
+    cluster.machines.bad.add("broken")
+    cluster.change(env="broken")
+    cluster.settle(6)
+    if end == "dies":
+        kill(cluster, "r1-0-0")
+    else:
+        for index in range(2):
+            cluster.machines.delete(f"r1-0-0-{index}", 0, cluster.now)
+    cluster.settle(6, 5.0)
+    assert revisions(cluster) == [good]
+
+
 def test_a_change_that_is_taken_back_leaves_nothing_behind() -> None:
     cluster, good = bad_roll()
     before = cluster.serving()
@@ -155,6 +172,15 @@ def test_paused_keeps_heals_and_scales_what_there_is() -> None:
     cluster.change(paused=False)
     cluster.settle(20)
     assert revisions(cluster) == [cluster.revision()] * 3
+
+
+def test_pausing_takes_back_what_was_being_tried_and_failed() -> None:
+    """It counted as one of the replicas, and was started again and again."""
+    cluster, good = bad_roll(replicas=2)
+    cluster.change(env="c", paused=True, replicas=3)
+    cluster.settle(20)
+    assert revisions(cluster) == [good] * 3
+    assert {v.revision for v in cluster.reconcile().decision.replicas} == {good}
 
 
 def test_a_paused_resource_that_never_ran_makes_nothing() -> None:
@@ -300,8 +326,8 @@ def test_a_canary_that_fails_leaves_nothing_behind(fault: str, words: str) -> No
 
 
 def test_few_requests_tell_nothing() -> None:
-    cluster, canary = on_trial()
-    cluster.served[canary] = Served(19, 19)
+    cluster, canary = on_trial(maxFirstTokenMilliseconds=500)
+    cluster.served[canary] = Served(2, 2, 10_000.0)
     cluster.settle(4, 5.0)
     assert len(cluster.serving()) == 3
 

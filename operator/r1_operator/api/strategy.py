@@ -33,7 +33,7 @@ class Canary(ApiModel):
         default=5,
         ge=0,
         le=100,
-        description="Most of its requests that may end with a server error, in percent; counted from 20 requests on.",
+        description="Most of its requests that may end with a server error, in percent; counted from 3 such errors on.",
     )
     max_first_token_milliseconds: int | None = Field(
         default=None,

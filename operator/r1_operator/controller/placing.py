@@ -39,7 +39,8 @@ one after the other, and it would never find enough at once."""
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """One gang in the queue. `pods`: uids of its pods; others may carry its labels. `since`: when they were created.
-    `priority`: of its pods, by their priority class as the API server resolved it. `missed`: by its R1Deployment."""
+    `priority`: of its pods, by their priority class as the API server resolved it. `missed`, `on_trial`: see `Waiting`.
+    """
 
     key: Key
     gang: str
@@ -48,6 +49,7 @@ class _Entry:
     since: float
     priority: int = 0
     missed: bool = True
+    on_trial: bool = False
 
 
 class Placer:
@@ -141,7 +143,7 @@ class Placer:
             raise errors[0]
 
     def _in_order(self) -> list[_Entry]:
-        return sorted(self._queue.values(), key=lambda e: (-e.priority, e.since, e.key, e.gang))
+        return sorted(self._queue.values(), key=lambda e: (-e.priority, e.on_trial, e.since, e.key, e.gang))
 
     def _reserves(self, entry: _Entry) -> bool:
         return entry.missed and self._clock() - entry.since >= RESERVE_SECONDS
@@ -152,7 +154,8 @@ class Placer:
         pods = [pod for pod in self._inventory.pods(key, names.COMPONENT_ENGINE) if pod["metadata"]["uid"] in uids]
         priority = max((int(pod["spec"].get("priority") or 0) for pod in pods), default=0)
         since = min(m.created_at for m in members)
-        return _Entry(key, waiting.gang.name, waiting.shape, uids, since, priority, waiting.missed)
+        name, shape = waiting.gang.name, waiting.shape
+        return _Entry(key, name, shape, uids, since, priority, waiting.missed, waiting.on_trial)
 
     def _still_waits(self, entry: _Entry) -> Gang | None:
         """The gang as its pods are now, if it is whole, gated and not on its way out."""

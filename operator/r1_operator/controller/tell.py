@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
 from ..api import names
 from ..api.reasons import Reason
 from ..api.timestamps import unix_time
-from ..api.types import PlanStatus, to_wire
+from ..api.types import Metadata, PlanStatus, to_wire
 from ..cluster import ApiError, Cache, Client, Events
 from ..cluster.resources import JsonObject
 from ..rounds.decide import Round
@@ -21,6 +22,7 @@ from ..status.transitions import events
 from ..telemetry.metrics import Metrics
 from .carry_out import Outcome
 from .figures import count, publish
+from .older_schema import Path, undeclared, without
 from .steps import Steps
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class Teller:
 
     def __init__(self, client: Client, cache: Cache, events: Events, metrics: Metrics) -> None:
         self._client, self._cache, self._events, self._metrics = client, cache, events, metrics
+        self._undeclared: frozenset[Path] = frozenset()
 
     async def tell(
         self, obj: JsonObject, facts: Facts, round_: Round, outcome: Outcome, steps: Steps, now: float
@@ -73,9 +76,7 @@ class Teller:
                 return
             try:
                 # What this round knew of the resource is what it may overwrite: not the word of a later leader.
-                written = await self._client.apply_status(
-                    meta.namespace, meta.name, to_wire(status), resource_version=meta.resource_version
-                )
+                written = await self._apply(meta, to_wire(status))
             except ApiError as error:
                 if error.not_found:
                     return  # deleted meanwhile: there is nobody to tell
@@ -84,6 +85,21 @@ class Teller:
             count(self._metrics, key, before, status)
             for event in events(before, status, observation):
                 self._events.emit(obj, event.reason, event.message, type=event.type)
+
+    async def _apply(self, meta: Metadata, status: JsonObject) -> dict[str, Any]:
+        """Raises ApiError. What the CRD of the cluster does not have is left out."""
+        try:
+            return await self._client.apply_status(
+                meta.namespace, meta.name, without(status, self._undeclared), resource_version=meta.resource_version
+            )
+        except ApiError as error:
+            more = undeclared(error) - self._undeclared
+            if not more:
+                raise
+            fields = ", ".join(".".join(("status", *path)) for path in sorted(more))
+            log.warning("%s: not in the CRD of this cluster, left out; upgrade the CRD", fields)
+            self._undeclared |= more
+        return await self._apply(meta, status)
 
 
 def _observation(facts: Facts, round_: Round, outcome: Outcome) -> Observation:

@@ -21,7 +21,7 @@ from .gangs import Gang, GangState, Member
 from .judging import Verdict, judge, remembered
 from .observed import Observed, Refusal, Wanted
 from .records import Record, delay_before_restart, restarts_of
-from .rollout import Roll, goal, restarts_as, roll, scale_down, why_it_goes
+from .rollout import TRIES, Roll, goal, restarts_as, roll, scale_down, why_it_goes
 
 SETTLE_SECONDS = 5.0
 """The engine ends its whole gang within 2 s of a death, and each pod leaves its own last words. Judging the gang, or
@@ -278,11 +278,17 @@ def _missing(staying: Sequence[ReplicaView], wanted: Wanted, observed: Observed)
         return []
     if not wanted.alone and (observed.refusal is None or not observed.refusal.quota):
         trial = {wanted.revision} - {revision} if wanted.stable and not wanted.proven else set()
+        if wanted.max_unavailable > 0 and any(_waits_first(v) for v in staying if v.revision in trial):
+            trial = set()  # somebody may have been drained for it, and his successor would take the nodes
         return [revision] * (wanted.replicas - sum(v.revision not in trial for v in staying))
     # Where no extra gang can be, the one that made room did so for the revision that is tried.
     count = max(0, wanted.replicas - len(staying))
     tries = count > 0 and wanted.may_try and not wanted.hold and all(v.revision != wanted.revision for v in staying)
     return [*([wanted.revision] if tries else []), *[revision] * (count - tries)]
+
+
+def _waits_first(view: ReplicaView) -> bool:
+    return view.state is GangState.GATED and view.restarts < TRIES
 
 
 def _next_attempt(replica: int, observed: Observed) -> int:

@@ -187,8 +187,12 @@ def roll(views: Sequence[ReplicaView], wanted: Wanted, observed: Observed, leavi
 
 
 def _stays(view: ReplicaView, wanted: Wanted, observed: Observed) -> bool:
-    """Nothing is changed while paused; of the stable revision nothing but what serves makes room for one on trial."""
+    """Nothing is changed while paused; of the stable revision nothing but what serves makes room for one on trial. What
+    was tried before, is wanted no more and serves nobody, goes all the same."""
     if wanted.settled or view.name in observed.moving:
+        return False
+    tried = bool(wanted.stable) and view.revision not in {wanted.stable, wanted.revision}
+    if tried and view.state not in _SERVED and not wanted.hold:
         return False
     return wanted.hold or not wanted.may_try or (view.revision == wanted.stable and view.state not in _SERVED)
 

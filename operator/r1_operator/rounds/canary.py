@@ -15,7 +15,9 @@ from .facts import Facts
 from .revisions import Revisions, ready_for
 
 ENOUGH_REQUESTS = 20
-"""Fewer tell nothing of a share."""
+"""Fewer tell nothing of a mean."""
+ENOUGH_FAILURES = 3
+"""Fewer may be chance. A router takes a replica that fails again and again out of its rotation after about five."""
 RESTARTS = 2
 """A canary that had to be started again so often is not going to serve."""
 USUAL_MARGIN_SECONDS = 600
@@ -61,14 +63,14 @@ def _fault(
     if wrong is not None:
         return f"{gang.name} {wrong}"
     served = facts.engines.served.get(gang.name)
-    if served is None or served.requests < ENOUGH_REQUESTS:
+    if served is None or served.requests == 0:
         return None
     percent = 100 * served.failed / served.requests
-    if percent > canary.max_error_percent:
+    if percent > canary.max_error_percent and served.failed >= ENOUGH_FAILURES:
         most = f"spec.strategy.canary.maxErrorPercent allows {canary.max_error_percent}"
         return f"{gang.name} failed {served.failed} of {served.requests} requests; {most}"
     limit, mean = canary.max_first_token_milliseconds, served.first_byte_milliseconds
-    if limit is not None and mean is not None and mean > limit:
+    if limit is not None and mean is not None and mean > limit and served.requests >= ENOUGH_REQUESTS:
         most = f"spec.strategy.canary.maxFirstTokenMilliseconds allows {limit}"
         return f"{gang.name} took {mean:.0f} ms to the first byte on average; {most}"
     return None

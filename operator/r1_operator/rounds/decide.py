@@ -41,11 +41,13 @@ _NAME_TAKEN = Refusal("a name is taken", float("inf"))
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A whole gated gang that wants nodes. `missed`: fewer replicas serve than are wanted."""
+    """A whole gated gang that wants nodes. `missed`: fewer replicas serve than are wanted. `on_trial`: of a revision
+    that nobody knows to serve: what comes back as what it was has the nodes before it."""
 
     gang: Gang
     shape: Shape
     missed: bool = True
+    on_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def decide(facts: Facts, now: float) -> Round:
         decision=decision,
         children=around,
         workers=to,
-        waiting=_waiting(facts, decision, templates, wanted.replicas),
+        waiting=_waiting(facts, decision, templates, wanted),
         templates=templates,
         weights=weights,
         troubles=_troubles(facts, lost, observed, decision, around, stands),
@@ -117,12 +119,15 @@ def _updated(decision: Decision, wanted: Wanted) -> int:
     return sum(v.state is GangState.READY and v.revision == wanted.revision for v in decision.replicas)
 
 
-def _waiting(facts: Facts, decision: Decision, templates: Mapping[str, Template], wanted: int) -> tuple[Waiting, ...]:
+def _waiting(
+    facts: Facts, decision: Decision, templates: Mapping[str, Template], wanted: Wanted
+) -> tuple[Waiting, ...]:
     """Each wants nodes for what it was made as: the spec of the moment may be another, or none that can be planned."""
     known = [g for g in decision.unplaced if g.revision in templates]
-    missed = len(decision.serving) < wanted
-    label = facts.settings.fabric_label
-    return tuple(Waiting(g, shape_of(templates[g.revision], label), missed) for g in known)
+    missed, label = len(decision.serving) < wanted.replicas, facts.settings.fabric_label
+    unproven = {wanted.revision} if wanted.stable and not wanted.proven else set()
+    waiting = [Waiting(g, shape_of(templates[g.revision], label), missed, g.revision in unproven) for g in known]
+    return tuple(sorted(waiting, key=lambda w: w.on_trial))
 
 
 def _evidence(facts: Facts, lost: Losses, now: float) -> Evidence:
