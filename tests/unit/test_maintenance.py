@@ -21,6 +21,7 @@ from r1_operator.placement.blame import (
 )
 from r1_operator.placement.nodes import node_of
 from r1_operator.placement.place import Placement, Request, Shape, Unplaceable, place
+from r1_operator.rounds.facts import Facts
 
 from tests.simulation.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
 
@@ -169,6 +170,27 @@ def test_it_is_taken_when_there_is_no_other() -> None:
     cluster.settle(10)
     assert cluster.held["s0"].count == 1
     assert len(cluster.serving()) == 1
+
+
+def test_a_gpu_that_is_unhealthy_while_its_gang_serves_counts_against_its_node() -> None:
+    """What NVML says (ECC, rows, NVLink, Xid) comes by the agents; the next gang goes elsewhere."""
+    cluster = serving_cluster(1, nodes=1, small=3)
+    (sick,) = where(cluster, "r1-0-0")
+    facts = cluster.facts
+
+    def with_a_sick_gpu() -> Facts:
+        found = facts()
+        said = {"r1-0-0": (f"{sick}: GPU 3: row remapping is pending",)}
+        return replace(found, engines=replace(found.engines, sick=said))
+
+    cluster.facts = with_a_sick_gpu  # type: ignore[method-assign]
+    cluster.settle(5)
+    assert len(cluster.serving()) == 1, "nothing is ended for it"
+    assert (cluster.held[sick].count, cluster.held[sick].reason) == (1, "GpuUnhealthy")
+    cluster.machines.end("r1-0-0", 70, cluster.now, [0])
+    cluster.settle(8)
+    assert in_use(cluster)
+    assert sick not in in_use(cluster)
 
 
 def test_a_bad_revision_is_no_nodes_fault() -> None:

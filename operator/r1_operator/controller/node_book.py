@@ -26,7 +26,8 @@ class NodeBook:
     def __init__(self, client: Client, namespace: str, changed: Callable[[], None], clock: Callable[[], float]) -> None:
         self._client, self._namespace, self._changed, self._clock = client, namespace, changed, clock
         self._held: dict[str, Held] = {}
-        self._read = False
+        self._early: list[Blame] | None = []
+        """What was told before the first look: it adds to what stands there. None: nothing waits any more."""
         self._unwritten: set[str] = set()
 
     def levels(self) -> Mapping[str, int]:
@@ -35,6 +36,9 @@ class NodeBook:
 
     def blame(self, blames: Collection[Blame]) -> None:
         """Hold these against their nodes; each counts once, however often it is told."""
+        if self._early is not None:
+            self._early += blames
+            return
         for blame in blames:
             before = self._held.get(blame.node)
             after = held_against(before, blame, self._clock())
@@ -51,7 +55,12 @@ class NodeBook:
                 await self.look()
             except ApiError as error:
                 log.warning("ConfigMap %s/%s: %s", self._namespace, names.NODES_CONFIG_MAP, error)
+            self._hear_what_waited()
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _hear_what_waited(self) -> None:
+        early, self._early = self._early, None
+        self.blame(early or ())
 
     async def look(self) -> None:
         """One look: what somebody has cleared is forgotten, what is new is written. Raises ApiError."""
@@ -64,7 +73,6 @@ class NodeBook:
         if self._held != kept:
             self._held = kept
             self._changed()
-        self._read = True
         gone = {node: None for node in ((live or {}).get("data") or {}) if node not in kept}
         body = {"data": {**gone, **{node: to_text(kept[node]) for node in self._unwritten if node in kept}}}
         if not body["data"]:
