@@ -29,8 +29,8 @@ Role = HeadRole | MemberRole
 
 # A lost peer or parent shows in milliseconds; a busy machine may report the process that died first later. Node 0 names
 # the cause for all, so it waits for longer than a node does for what happened on itself.
-_SETTLE_SECONDS = 1.0
-_SETTLE_GANG_SECONDS = 2.0
+_SETTLE_SECONDS = 2.0
+_SETTLE_GANG_SECONDS = 3.0
 
 
 def status(settings: Settings, role: Role) -> dict[str, Any]:

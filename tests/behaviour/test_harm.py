@@ -82,8 +82,9 @@ def test_roll_under_a_quota_of_one_gang_is_told_and_drains_first(world: World, d
     limit(world.cluster, r1.namespace, {"requests.nvidia.com/gpu": "1"})
     r1.apply(topology=ONE_NODE)
     r1.await_ready("r1-0-0")
+    allowed = {"minReadySeconds": 2, "maxUnavailable": 1}  # the only one goes when that is said
     old = r1.status()["currentRevision"]
-    r1.apply(env={"ANOTHER": "1"}, topology=ONE_NODE)
+    r1.apply(env={"ANOTHER": "1"}, topology=ONE_NODE, strategy=allowed)
     wait_for("the new one serves", r1.status, until=lambda status: status["currentRevision"] != old)
     # Its attempt's number depends on whether the old one's record had gone before it was made.
     wait_for("it alone", r1.gangs, until=lambda gangs: list(gangs.values()) == ["Ready"])
