@@ -277,9 +277,9 @@ def _missing(staying: Sequence[ReplicaView], wanted: Wanted, observed: Observed)
     if revision is None:
         return []
     if not wanted.alone and (observed.refusal is None or not observed.refusal.quota):
-        trial = {wanted.revision} - {revision} if wanted.stable and not wanted.proven else set()
+        trial = wanted.on_trial - {revision}
         if wanted.max_unavailable > 0 and any(_waits_first(v) for v in staying if v.revision in trial):
-            trial = set()  # somebody may have been drained for it, and his successor would take the nodes
+            trial = frozenset()  # somebody may have been drained for it, and his successor would take the nodes
         return [revision] * (wanted.replicas - sum(v.revision not in trial for v in staying))
     # Where no extra gang can be, the one that made room did so for the revision that is tried.
     count = max(0, wanted.replicas - len(staying))

@@ -35,6 +35,11 @@ class Wanted:
     """Replicas that a change may take away before others have taken their place, where there is no other way."""
 
     @property
+    def on_trial(self) -> frozenset[str]:
+        """The revision of which nobody knows yet whether it serves; none where it is proven, or nothing has served."""
+        return frozenset({self.revision} if self.stable and not self.proven else ())
+
+    @property
     def settled(self) -> bool:
         """Everything that is made is made as `revision`."""
         if self.hold or self.revision == self.stable:

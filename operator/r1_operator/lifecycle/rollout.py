@@ -6,7 +6,7 @@ is drained for it, but only if placement says that the new one would then have n
 `max_unavailable` goes. Otherwise nothing is touched, and the reason is told.
 
 A new revision is tried by one gang before the others follow. Until it is proven, whatever fails comes back as what it
-was, and what is added is added as what has served: see `revision_for` and `restarts_as`.
+was, and what is added is added as what has served: see `goal` and `restarts_as`.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ def _change(
     observed: Observed,
     leaving: Sequence[Gang],
 ) -> _Change:
-    tried = {wanted.revision} if wanted.stable and not wanted.proven else set()
-    ready = [v for v in views if v.state is GangState.READY and _in_rotation(v, observed) and v.revision not in tried]
+    known = [v for v in views if v.revision not in wanted.on_trial]
+    ready = [v for v in known if v.state is GangState.READY and _in_rotation(v, observed)]
     stay = [v for v in views if v not in old and v.name not in observed.moving and v.revision == to]
     coming = [v for v in stay if v not in ready]
     most = _most(views, wanted, observed) - len(views)

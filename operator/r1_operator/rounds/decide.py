@@ -125,8 +125,7 @@ def _waiting(
     """Each wants nodes for what it was made as: the spec of the moment may be another, or none that can be planned."""
     known = [g for g in decision.unplaced if g.revision in templates]
     missed, label = len(decision.serving) < wanted.replicas, facts.settings.fabric_label
-    unproven = {wanted.revision} if wanted.stable and not wanted.proven else set()
-    waiting = [Waiting(g, shape_of(templates[g.revision], label), missed, g.revision in unproven) for g in known]
+    waiting = [Waiting(g, shape_of(templates[g.revision], label), missed, g.revision in wanted.on_trial) for g in known]
     return tuple(sorted(waiting, key=lambda w: w.on_trial))
 
 
