@@ -136,6 +136,20 @@ def test_member_killed_restarts_the_gang(deploy: Deploy) -> None:
     assert ask(r1.gateway())
 
 
+def test_with_a_spare_the_end_of_a_replica_is_nobodys_outage(deploy: Deploy) -> None:
+    r1 = deploy(env=AT_ONCE, topology={"nodesPerReplica": 1}, spareReplicas=1)
+    r1.await_ready("r1-0-0", "r1-1-0")
+    assert r1.status()["ready"] == "2/2"
+    wait_for("it serves like the other", r1.routed, until=lambda routed: routed == {"r1-0-0", "r1-1-0"})
+    since = r1.condition("Ready")["lastTransitionTime"]
+    with traffic(r1, pause=0.02) as answers:
+        r1.fault("r1-0-0-0", "exit70")
+        wait_for("one of two", lambda: r1.status()["ready"], until=lambda ready: ready == "1/2")
+        r1.await_ready("r1-0-1", "r1-1-0")
+    assert answers.lost == []
+    assert r1.condition("Ready")["lastTransitionTime"] == since, "as many as are wanted were ready all the time"
+
+
 def test_pod_deleted_by_a_user_drains_the_gang_and_is_replaced(deploy: Deploy) -> None:
     r1 = deploy()
     r1.await_ready("r1-0-0")

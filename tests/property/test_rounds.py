@@ -160,13 +160,14 @@ class Rounds(RuleBasedStateMachine):
         max_unavailable=st.sampled_from([None, 0, 1, 2]),
         min_ready=st.sampled_from([0, 30, 300]),
         paused=st.booleans(),
+        spares=st.sampled_from([0, 0, 1]),
     )
     def somebody_changes_the_strategy(
-        self, max_surge: int, max_unavailable: int | None, min_ready: int, paused: bool
+        self, max_surge: int, max_unavailable: int | None, min_ready: int, paused: bool, spares: int
     ) -> None:
         said = {"maxSurge": max_surge, "minReadySeconds": min_ready}
         more = {} if max_unavailable is None else {"maxUnavailable": max_unavailable}
-        self.cluster.change(strategy=said | more, paused=paused)
+        self.cluster.change(strategy=said | more, paused=paused, spareReplicas=spares)
 
     @rule(rounds=st.sampled_from([5, 12, 20]))
     def it_works_on(self, rounds: int) -> None:
@@ -212,7 +213,7 @@ class Rounds(RuleBasedStateMachine):
         assert round_ is not None
         after = [g for g in self._serving() if g in before]
         rolled = [g for g in cluster.rolled() if g in before]
-        wanted = 0 if cluster.hold and not cluster.status.desired_replicas else round_.scaling.in_force
+        wanted = 0 if cluster.hold and not cluster.status.desired_replicas else round_.scaling.total
         if len(after) < len(before):
             assert len(after) >= min(len(before), wanted) - len(rolled), (before, after, wanted, rolled)
         if rolled and len(after) < min(wanted, len(before)):
@@ -308,7 +309,7 @@ class Rounds(RuleBasedStateMachine):
         """What is wanted, one extra for a roll, and what a lowered number has not been reconciled away yet."""
         if hasattr(self, "cluster"):
             alive = {g.replica for g in self.cluster.gangs() if not any(m.deleting or m.finished for m in g.members)}
-            assert len(alive) <= LIMIT + 4
+            assert len(alive) <= LIMIT + 5
 
     def teardown(self) -> None:
         """Faults stop: it settles on exactly what is wanted where that fits, says why where it does not, and rests."""
@@ -321,7 +322,7 @@ class Rounds(RuleBasedStateMachine):
         if broken:
             self._a_bad_revision_costs_nobody(serving)
             return
-        round_, replicas = self.cluster.reconcile(), int(self.cluster.spec["replicas"])
+        round_, replicas = self.cluster.reconcile(), self._wanted()
         assert round_.decision.actions == (), "no flapping"
         made = sum(self.cluster.created.values())
         self.cluster.settle(6, 15.0)
@@ -340,9 +341,13 @@ class Rounds(RuleBasedStateMachine):
     def _a_bad_revision_costs_nobody(self, serving: list[str]) -> None:
         """It is tried again and again; whoever served serves on, but for as many as the strategy lets go."""
         round_ = self.cluster.reconcile()
-        least = min(len(serving), int(self.cluster.spec["replicas"])) - round_.wanted.max_unavailable
+        least = min(len(serving), self._wanted()) - round_.wanted.max_unavailable
         assert len(self.cluster.serving()) >= least
         self._nothing_half_on_gpus()
+
+    def _wanted(self) -> int:
+        replicas = int(self.cluster.spec["replicas"])
+        return replicas + int(self.cluster.spec.get("spareReplicas", 0)) if replicas else 0
 
     def _all_is_well_again(self) -> None:
         cluster, machines = self.cluster, self.cluster.machines

@@ -270,6 +270,7 @@ class SimulatedCluster:
             trial=round_.trial,
             revision=round_.revision,
             scaling=round_.scaling.decision,
+            spares=round_.scaling.spares,
         )
         self.status = derive(self.status, observation, self.now + self.skew)
 

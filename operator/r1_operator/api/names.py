@@ -178,6 +178,7 @@ PLAN_OWNED_FLAGS: Final = (
 # --- length limits ---------------------------------------------------------------------------------------------------
 MAX_LABEL_LENGTH: Final = 63
 MAX_REPLICAS: Final = 999
+MAX_SPARES: Final = 32
 MAX_NODES_PER_REPLICA: Final = 64
 MAX_ATTEMPT: Final = 10**9
 MAX_NAME_LENGTH: Final = 40

@@ -13,7 +13,7 @@ from .engine import Engine
 from .fields import ApiModel, ObjectName, ShortText
 from .gateway import Gateway
 from .hardware import HardwareProfile
-from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS
+from .names import MAX_NODES_PER_REPLICA, MAX_REPLICAS, MAX_SPARES
 from .strategy import Strategy
 
 Objective = Literal["Throughput", "Latency", "SLO"]
@@ -244,6 +244,13 @@ class R1DeploymentSpec(ApiModel):
     )
     autoscaling: Autoscaling | None = Field(
         default=None, description="Let the operator choose the number of replicas. Absent = spec.replicas is law."
+    )
+    spare_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_SPARES,
+        description="Hot spares: so many replicas more than are wanted. They serve like the others, so that what fails "
+        "leaves enough at once; the autoscaler counts without them, and a change may take them away first.",
     )
     strategy: Strategy = Field(default_factory=Strategy, description="How a change reaches the replicas.")
     paused: bool = Field(

@@ -123,6 +123,9 @@ class R1DeploymentStatus(ReadModel):
     replicas: int = Field(default=0, ge=0, description="Replicas that exist, in any stage.")
     ready_replicas: int = Field(default=0, ge=0, description="Replicas that answer requests.")
     desired_replicas: int = Field(default=0, ge=0, description="Replicas wanted: spec.replicas or the autoscaler's.")
+    spare_replicas: int = Field(
+        default=0, ge=0, description="Hot spares wanted beside desiredReplicas: spec.spareReplicas, none at 0."
+    )
     updated_replicas: int = Field(default=0, ge=0, description="Ready replicas of the wanted revision.")
     unavailable_replicas: int = Field(default=0, ge=0, description="Replicas wanted that are not ready.")
     current_revision: Revision = Field(
@@ -160,8 +163,8 @@ class R1DeploymentStatus(ReadModel):
     )
     @property
     def ready(self) -> str:
-        """`1/2`. Derived, so that it never disagrees with the numbers."""
-        return f"{self.ready_replicas}/{self.desired_replicas}"
+        """`1/2`, spares included. Derived, so that it never disagrees with the numbers."""
+        return f"{self.ready_replicas}/{self.desired_replicas + self.spare_replicas}"
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, if it is there."""

@@ -61,7 +61,8 @@ class Strategy(ApiModel):
         ge=0,
         le=MAX_REPLICAS,
         description="Replicas that may go before others have taken their place, where no nodes are free. Absent = 1, "
-        "but 0 for a single replica: 1 says that a change may take the only one away while its successor starts.",
+        "but 0 for a single replica without a spare: 1 says that a change may take the only one away while its "
+        "successor starts.",
     )
     min_ready_seconds: int = Field(
         default=30,
@@ -85,11 +86,11 @@ class Strategy(ApiModel):
         "defaults; `r1 rollout restart` writes the time.",
     )
 
-    def may_be_missing(self, replicas: int) -> int:
-        """How many of so many replicas may be taken away before others have taken their place."""
+    def may_be_missing(self, replicas: int, spares: int = 0) -> int:
+        """How many of so many replicas and their spares may be taken away before others have taken their place."""
         if self.max_unavailable is not None:
             return self.max_unavailable
-        return 1 if replicas > 1 else 0
+        return max(spares, 1 if replicas > 1 else 0)
 
     @property
     def trial_seconds(self) -> int:

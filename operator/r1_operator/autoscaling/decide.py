@@ -33,7 +33,7 @@ COVERAGE = 0.8
 @dataclass(frozen=True, slots=True)
 class ScalingState:
     """What was decided before, and what came of it. Times in unix seconds; `start_seconds`: what a start takes here,
-    measured, or None."""
+    measured, or None. `spares`: replicas beside `desired` that serve as well."""
 
     desired: int
     ready: int
@@ -42,6 +42,7 @@ class ScalingState:
     start_seconds: float | None = None
     last_up: float | None = None
     last_down: float | None = None
+    spares: int = 0
     running_capacity: int | None = None
     """Requests that one replica runs at once (--max-running-requests), if known."""
 
@@ -141,7 +142,11 @@ def _needs(config: Autoscaling, samples: Sequence[Sample], state: ScalingState, 
     # A queue says that the present replicas do not keep up; how far, only its growth would tell. One more at a time.
     excess = waiting > allowed * ready
     silent = sum(s.missing for s in samples) / count
-    queue = ready + silent + 1 if excess else (ready * waiting / (allowed * ready) if allowed else 0.0)
+    queue = (
+        max(1.0, ready + silent - state.spares) + 1
+        if excess
+        else (ready * waiting / (allowed * ready) if allowed else 0.0)
+    )
     needs.append(_Need(queue, Reason.QUEUE_LONG, words))
     return needs
 

@@ -75,7 +75,8 @@ def stands(obj: JsonObject, status: R1DeploymentStatus) -> tuple[str, bool | Non
         return f"{name}: waits for the operator to see the change", None
     progress = status.condition(ConditionType.PROGRESSING)
     message = progress.message if progress is not None else ""
-    count = f"{status.updated_replicas} of {status.desired_replicas} replicas run revision {status.update_revision}"
+    total = status.desired_replicas + status.spare_replicas
+    count = f"{status.updated_replicas} of {total} replicas run revision {status.update_revision}"
     if progress is not None and progress.reason in {Reason.NEW_REPLICAS_AVAILABLE, Reason.SCALED_TO_ZERO}:
         return f"{name}: {count} and are ready", True
     if progress is not None and progress.reason in _GIVES_UP:

@@ -148,13 +148,13 @@ def _wanted(facts: Facts, scaling: Scaling, found: Revisions, weights: Finding) 
     """What the lifecycle is asked for. Without a plan, or without weights, nothing is added or replaced."""
     template, spec = found.wanted, facts.subject.spec
     if template is None or spec is None:
-        return Wanted(facts.name, scaling.in_force, "", 1, hold=True, stable=found.stable)
+        return Wanted(facts.name, scaling.total, "", 1, hold=True, stable=found.stable)
     strategy, before = spec.strategy, facts.templates.get(found.stable)
     # Two models never answer under one name: the new one's replicas stand by until there are enough of them.
     another = before is not None and before.served != template.served
     return Wanted(
         name=facts.name,
-        replicas=scaling.in_force,
+        replicas=scaling.total,
         revision=template.revision,
         size=template.size,
         hold=weights.status == "False",
@@ -162,8 +162,8 @@ def _wanted(facts: Facts, scaling: Scaling, found: Revisions, weights: Finding) 
         stable=found.stable,
         proven=found.proven,
         may_try=not spec.paused,
-        max_surge=max(strategy.max_surge, scaling.in_force if another else 0),
-        max_unavailable=strategy.may_be_missing(scaling.in_force),
+        max_surge=max(strategy.max_surge, scaling.total if another else 0),
+        max_unavailable=strategy.may_be_missing(scaling.in_force, scaling.spares),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..api.timestamps import unix_time
 from ..autoscaling.decide import Decision, ScalingState, decide
@@ -22,15 +22,28 @@ class Scaling:
     decision: Decision | None = None
     last_up: float | None = None
     last_down: float | None = None
+    spares: int = 0
+
+    @property
+    def total(self) -> int:
+        """Replicas that there are to be."""
+        return self.in_force + self.spares
 
 
 def scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling:
-    """Decide on the number of replicas. A status that was not read back counts as what runs, not as the first value."""
+    """Decide on the number of replicas, and how many spares there are beside them: none where none is wanted."""
+    found, spec = _scale(facts, verdicts, now), facts.subject.spec
+    spares = spec.spare_replicas if spec is not None else facts.subject.status.spare_replicas
+    return replace(found, spares=spares if found.in_force else 0)
+
+
+def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling:
+    """A status that was not read back counts as what runs, not as the first value."""
     spec, status = facts.subject.spec, facts.subject.status
     if spec is None:
         running = len([g for g in facts.gangs if verdicts[g.name].state is not GangState.LEAVING])
         known = facts.written and "status.desiredReplicas" not in facts.subject.unread
-        return Scaling(status.desired_replicas if known else running, by_user=False)
+        return Scaling(status.desired_replicas if known else _without_spares(facts, running), by_user=False)
     config = spec.autoscaling
     if config is None or spec.replicas == 0:
         return Scaling(spec.replicas)
@@ -48,6 +61,7 @@ def scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling:
         start_seconds=facts.engines.start_seconds,
         last_up=last_up,
         last_down=last_down,
+        spares=spec.spare_replicas,
         running_capacity=facts.subject.plan.limits.max_running_requests if facts.subject.plan else None,
     )
     decision = decide(config, facts.engines.window, state, now)
@@ -67,7 +81,14 @@ def _past(text: str | None, now: float) -> float | None:
 
 def _what_runs(facts: Facts, first: int) -> int:
     replicas = {gang.replica for gang in facts.gangs if not any(m.deleting for m in gang.members)}
-    return len(replicas) if replicas and facts.subject.status.autoscaling is None else first
+    known = replicas and facts.subject.status.autoscaling is None
+    return _without_spares(facts, len(replicas)) if known else first
+
+
+def _without_spares(facts: Facts, running: int) -> int:
+    spec, status = facts.subject.spec, facts.subject.status
+    spares = spec.spare_replicas if spec is not None else status.spare_replicas
+    return max(min(running, 1), running - spares)
 
 
 def _started(gang: Gang) -> float:

@@ -67,8 +67,9 @@ def _counts(previous: R1DeploymentStatus, observed: Observation) -> dict[str, An
             "current_revision": _current_revision(previous, observed),
             "update_revision": observed.revision or previous.update_revision,
         }
-    missing = max(0, observed.desired - counts["ready_replicas"])
-    return counts | {"desired_replicas": observed.desired, "unavailable_replicas": missing}
+    missing = max(0, observed.total - counts["ready_replicas"])
+    wanted = {"desired_replicas": observed.desired, "spare_replicas": observed.spares}
+    return counts | wanted | {"unavailable_replicas": missing}
 
 
 def _attempt_floor(previous: R1DeploymentStatus, entries: Sequence[ReplicaStatus]) -> int:

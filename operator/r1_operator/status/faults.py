@@ -206,14 +206,14 @@ def _gateway(
     settled = [
         n for n in ready if n in known and known[n].stage == "Ready" and _age(known[n].since, now) > ROUTE_SECONDS
     ]
-    if observed.routed is not None and observed.routed < min(len(settled), observed.desired):
+    if observed.routed is not None and observed.routed < min(len(settled), observed.total):
         yield Fault(Weight.BLOCKS, Reason.NOT_ROUTED, not_routed(observed))
 
 
 def not_routed(observed: Observation) -> str:
     """What to look at when ready replicas get no requests."""
     return (
-        f"the gateway reaches {observed.routed} of {observed.desired} replicas; "
+        f"the gateway reaches {observed.routed} of {observed.total} replicas; "
         "if that stays, see what keeps it from the engines' ports"
     )
 

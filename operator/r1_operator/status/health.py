@@ -29,7 +29,7 @@ def ready(observed: Observation, faults: Sequence[Fault]) -> Finding:
         return Finding("Unknown", Reason.RECONCILE_FAILED, worst.message if worst else "")
     if observed.desired == 0:
         return Finding("True", Reason.SCALED_TO_ZERO, "no replica is wanted; raise spec.replicas to serve")
-    count, old = f"{ready_count(observed)} of {observed.desired} replicas are ready", outdated(observed)
+    count, old = _ready_words(observed), outdated(observed)
     paused = observed.spec is not None and observed.spec.paused
     what = "kept while spec.paused" if paused else "being replaced one by one"
     roll = f"{what}: {', '.join(old)}"
@@ -65,7 +65,7 @@ def available(before: Condition | None, observed: Observation) -> Finding:
     serving = len(observed.decision.serving)
     if observed.routed is not None:
         if observed.routed > 0:
-            count = f"{observed.routed} of {observed.desired} replicas answer through the gateway"
+            count = f"{observed.routed} of {observed.total} replicas answer through the gateway"
             return Finding("True", Reason.REPLICAS_SERVE, count)
         why = not_routed(observed) if serving else "no replica is ready"
         return Finding("False", Reason.NOT_ROUTED if serving else Reason.NO_REPLICA_SERVES, why)
@@ -73,7 +73,7 @@ def available(before: Condition | None, observed: Observation) -> Finding:
         return Finding("False", Reason.NO_REPLICA_SERVES, "no replica is ready")
     if observed.gateway.status == "True":
         return Finding(
-            "True", Reason.REPLICAS_SERVE, f"{serving} of {observed.desired} replicas are ready, and so is the gateway"
+            "True", Reason.REPLICAS_SERVE, f"{serving} of {observed.total} replicas are ready, and so is the gateway"
         )
     if observed.gateway.reason is Reason.GATEWAY_STARTING:
         return Finding("False", Reason.GATEWAY_STARTING, observed.gateway.message)
@@ -88,7 +88,7 @@ def progressing(observed: Observation, faults: Sequence[Fault]) -> Finding:
     if _complete(observed):
         if observed.desired == 0:
             return Finding("True", Reason.SCALED_TO_ZERO, "no replica is left")
-        text = f"{observed.desired} of {observed.desired} replicas run revision {observed.revision} and are ready"
+        text = f"{observed.total} of {observed.total} replicas run revision {observed.revision} and are ready"
         return Finding("True", Reason.NEW_REPLICAS_AVAILABLE, text)
     if faults and faults[0].weight is Weight.BLOCKS:
         return Finding("False", faults[0].reason, faults[0].message)
@@ -100,16 +100,16 @@ def _complete(observed: Observation) -> bool:
     decision = observed.decision
     if decision is None or decision.leaving or observed.spec_valid.status == "False":
         return False
-    if len(decision.replicas) != observed.desired or updated(observed) < observed.desired:
+    if len(decision.replicas) != observed.total or updated(observed) < observed.total:
         return False
     if observed.desired == 0:
         return True
-    return observed.gateway.status == "True" and (observed.routed is None or observed.routed >= observed.desired)
+    return observed.gateway.status == "True" and (observed.routed is None or observed.routed >= observed.total)
 
 
 def _under_way(observed: Observation) -> tuple[Reason, str]:
     states = {view.state for view in replicas(observed)}
-    count = f"{ready_count(observed)} of {observed.desired} replicas are ready"
+    count = _ready_words(observed)
     leaving = len(observed.decision.leaving) if observed.decision else 0
     if outdated(observed) and observed.spec is not None and observed.spec.paused:
         text = f"{count}, {updated(observed)} of them of revision {observed.revision}; spec.paused keeps the others"
@@ -118,11 +118,11 @@ def _under_way(observed: Observation) -> tuple[Reason, str]:
         return Reason.UPDATING, f"{count}, {updated(observed)} of them of revision {observed.revision}"
     if GangState.FAILED in states:
         return Reason.RESTARTING, count
-    if ready_count(observed) < observed.desired:
+    if ready_count(observed) < observed.total:
         if GangState.UNREADY in states:
             return Reason.REPLICAS_UNREADY, f"{count}; the others were"
         return (Reason.SCALING if ready_count(observed) else Reason.STARTING), count
-    if len(replicas(observed)) > observed.desired or leaving:
+    if len(replicas(observed)) > observed.total or leaving:
         return Reason.SCALING, f"{count}, {leaving} more are leaving"
     if observed.gateway.status != "True":
         return observed.gateway.reason, observed.gateway.message
@@ -156,6 +156,11 @@ def for_kstatus(
 def replicas(observed: Observation) -> tuple[ReplicaView, ...]:
     """The replicas of this round; none where it did not get that far."""
     return observed.decision.replicas if observed.decision else ()
+
+
+def _ready_words(observed: Observation) -> str:
+    spares = f", {observed.spares} of them to spare" if observed.spares else ""
+    return f"{ready_count(observed)} of {observed.total} replicas are ready{spares}"
 
 
 def ready_count(observed: Observation) -> int:

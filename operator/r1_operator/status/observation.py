@@ -73,6 +73,8 @@ class Observation:
     spec_valid: Finding
     weights: Finding
     gateway: Finding
+    spares: int = 0
+    """Replicas wanted beside the `desired` ones, without which nothing is missing yet."""
     routed: int | None = None
     """Replicas that every gateway pod sends requests to; None if that is not known."""
     plan: Plan | None = None
@@ -97,3 +99,8 @@ class Observation:
     errors: tuple[str, ...] = ()
     troubles: tuple[Finding, ...] = ()
     """What stands between the wish and its coming true, or is broken beside replicas that serve: worst first."""
+
+    @property
+    def total(self) -> int:
+        """Replicas that there are to be."""
+        return self.desired + self.spares
