@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup demo test check format generate cluster cluster-down bench
+.PHONY: help setup demo test check format generate cluster cluster-down faults
 
 help: ## list the recipes
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ format: setup ## let ruff format and fix what it can
 
 generate: setup ## write the generated files anew (CRD, tables of the docs)
 	@bash scripts/generate.sh
+
+faults: setup ## every kind of fault under users who never pause; about an hour, and docs/faults.md anew (FAULTS_ARGS)
+	@$(PYTHON) -m tests.campaigns.faults --write $(FAULTS_ARGS)
 
 cluster: setup ## leave a local Kubernetes running in the background and print how to use it
 	@bash scripts/cluster.sh $(CLUSTER_ARGS)

@@ -103,13 +103,16 @@ def check_canary(deploy: Deploy, fault: str) -> None:
     strategy = {"minReadySeconds": 2, "canary": canary}
     r1.apply(env={**AT_ONCE, **refuses}, topology=ONE_NODE, strategy=strategy)
 
-    def is_taken_back() -> bool:
-        if fault == "errors" and len(r1.routed()) == 2:
+    def seen() -> dict[str, Any]:
+        routed = r1.routed()
+        if fault == "errors" and len(routed) == 2:
             for _ in range(8):  # one question again and again would go to the replica that has it in its cache
                 answers(r1.gateway(), uuid.uuid4().hex * 8)
-        return r1.condition("Progressing").get("reason") == "CanaryAborted"
+        status = r1.status()
+        return {"routed": routed, **{k: status.get(k) for k in ("rollout", "replicaStatuses", "conditions")}}
 
-    wait_for("it is taken back", is_taken_back)
+    wait_for("it is taken back", seen, until=lambda now: (now["rollout"] or {}).get("canary") == "Aborted")
+    r1.await_condition("Progressing", "False", "CanaryAborted")
     told = r1.condition("Progressing")
     words = 'which lacks "Paris"' if fault == "answer" else "spec.strategy.canary.maxErrorPercent allows 10"
     assert words in told["message"], told

@@ -74,6 +74,8 @@ class Operator:
         self._guard, self._wanted = threading.Lock(), False
         self.engine_image = "r1-standin:dev"
         """What the next process is told."""
+        self.environment: dict[str, str] = {}
+        """More variables of the next process."""
 
     def keep(self) -> None:
         """Starts it and, until `end`, again whenever it ended by itself, as the kubelet does with its pod: where the
@@ -110,7 +112,8 @@ class Operator:
         with self._log.open("ab") as log:
             # POD_NAME: the same identity after a crash takes its lease back at once, as a restarted container does.
             # TMPDIR: the kubernetes package keeps the kubeconfig's keys in files there, which a kill -9 leaves behind.
-            environment = {**os.environ, "POD_NAME": self.identity, "TMPDIR": str(self._log.parent)}
+            own = {"POD_NAME": self.identity, "TMPDIR": str(self._log.parent)}
+            environment = {**os.environ, **own, **self.environment}
             self._process = self._cluster.popen_inside(command, env=environment, stdout=log, stderr=log, cwd=CHECKOUT)
         self._wanted = True
 
@@ -133,6 +136,12 @@ class Operator:
         """Until it has ended; → its exit code."""
         assert self._process is not None
         return self._process.wait(timeout=PATIENCE_SECONDS)
+
+    def set_clock(self, ahead: int) -> None:
+        """For one with R1_CLOCK in its environment: its time of day is so many seconds off from now on."""
+        file = Path(self.environment["R1_CLOCK"])
+        file.with_suffix(".new").write_text(str(ahead))
+        file.with_suffix(".new").rename(file)
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

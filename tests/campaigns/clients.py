@@ -56,12 +56,14 @@ USERS = (
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A request that got no whole answer. `at`: time of day in UTC, for comparing with logs."""
+    """A request that got no whole answer. `at`: time of day in UTC, for comparing with logs. `begun`: it was a stream,
+    and the stream had begun."""
 
     kind: str
     fault: Fault
     told: str
     at: str
+    begun: bool = False
 
 
 @dataclass
@@ -90,9 +92,9 @@ class Tally:
 class Lost(Exception):
     """No whole answer."""
 
-    def __init__(self, fault: Fault, told: str) -> None:
+    def __init__(self, fault: Fault, told: str, begun: bool = False) -> None:
         super().__init__(told)
-        self.fault = fault
+        self.fault, self.begun = fault, begun
 
 
 class Users:
@@ -133,7 +135,8 @@ class Users:
                     what = f"{user.tokens} tokens {'streamed' if user.streamed else 'whole'}"
                     told = f"{what}, after {time.monotonic() - began:.2f} s: {error!r}"
                     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-                    self._tally.lost.append(Loss(user.kind, fault, told, at))
+                    begun = isinstance(error, Lost) and error.begun
+                    self._tally.lost.append(Loss(user.kind, fault, told, at, begun))
                     await asyncio.sleep(PAUSE_AFTER_LOSS_SECONDS)
 
     async def _ask_as(self, session: aiohttp.ClientSession, user: User) -> None:
@@ -163,7 +166,7 @@ class Users:
                     raise Lost("turned away", f"{answer.status} {(await answer.text())[:200]}")
                 choice = await _last_of_stream(answer) if user.streamed else (await answer.json())["choices"][0]
             except (aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
-                raise Lost("broken", f"midway: {error!r}") from error
+                raise Lost("broken", f"midway: {error!r}", user.streamed) from error
             if choice["finish_reason"] not in ("stop", "length"):
                 raise Lost("broken", f"not all of it: {choice}")
 
@@ -180,10 +183,10 @@ async def _last_of_stream(answer: aiohttp.ClientResponse) -> dict[str, Any]:
             continue
         event = json.loads(data)
         if "error" in event:
-            raise Lost("broken", data[:200])
+            raise Lost("broken", data[:200], True)
         last = event["choices"][0] if event["choices"] else last
     if data != "[DONE]":
-        raise Lost("broken", f"the stream ended without [DONE], after {data[:100]!r}")
+        raise Lost("broken", f"the stream ended without [DONE], after {data[:100]!r}", True)
     return last
 
 

@@ -84,8 +84,8 @@ class Crowd:
 
 
 @contextmanager
-def crowd(r1: Deployment, node: str) -> Iterator[Crowd]:
-    """Users who are answered already."""
+def crowd(r1: Deployment, node: str | None) -> Iterator[Crowd]:
+    """Users who are answered already. `node`: where they are; None: beside the control plane."""
     address = r1.kubectl("get", "service", f"{r1.name}-gateway", "--output", "jsonpath={.spec.clusterIP}")
     command = [sys.executable, clients.__file__, f"http://{address}:8000"]  # a node has a current folder of its own
     process = r1.cluster.popen_inside(command, node, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -158,13 +158,13 @@ class Rotation:
         engines, gateways = self._r1.pods(), self._r1.pods("gateway")
         if len(engines) != self._replicas:
             return f"{len(engines)} engine pods"
-        if len(gateways) != GATEWAYS or not all(map(_ready, gateways)):
-            return f"{len(gateways)} gateway pods, {sum(map(_ready, gateways))} ready"
+        if len(gateways) != GATEWAYS or not all(map(is_ready, gateways)):
+            return f"{len(gateways)} gateway pods, {sum(map(is_ready, gateways))} ready"
         ready = self._r1.condition("Ready")
         return "" if ready.get("status") == "True" else str(ready.get("message"))
 
 
-def _ready(pod: Mapping[str, Any]) -> bool:
+def is_ready(pod: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" not in pod["metadata"] and any(
         c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ())
     )

@@ -191,11 +191,11 @@ class Cluster:
         self._ask({"do": "break", "node": node, "fault": "kill"})
 
     def cut_node(self, node: str) -> None:
-        """Network plug pulled: the node and its pods reach nothing outside the node, and nothing reaches them."""
+        """Network plug pulled: nothing of the node reaches anything outside it, and nothing reaches it."""
         self._ask({"do": "break", "node": node, "fault": "cut"})
 
     def freeze_node(self, node: str) -> None:
-        """Every process of the node stops (SIGSTOP), as on a machine that hangs. Its connections stay open."""
+        """Every process of the node stops, as on a machine that hangs. Its connections stay open."""
         self._ask({"do": "break", "node": node, "fault": "freeze"})
 
     def silence_kubelet(self, node: str) -> None:
@@ -214,6 +214,10 @@ class Cluster:
         """These GPUs (`GPU-0`, …, or `all`) turn unhealthy: the node offers fewer. Pods that have them keep running."""
         self._ask({"do": "fail-gpus", "node": node, "gpus": list(gpus)})
 
+    def signal_component(self, name: str, number: int) -> None:
+        """To a program of the control plane (`etcd`, `kube-apiserver`, …), which is started again when it ends."""
+        self._ask({"do": "signal", "component": name, "number": int(number)})
+
     def heal_node(self, node: str) -> None:
         """Undoes all faults of the node. A killed one boots as a replaced machine: same name, nothing on its disk."""
         self._ask({"do": "heal", "node": node})
@@ -228,9 +232,8 @@ class Cluster:
         except control.ControlError as error:
             raise ClusterError(str(error)) from error
         except OSError as error:
-            raise ClusterError(
-                f"cluster {self.config.name} does not answer ({error}); see {self.paths.logs}/supervisor.log"
-            ) from error
+            where = f"{self.paths.logs}/supervisor.log"
+            raise ClusterError(f"cluster {self.config.name} does not answer ({error}); see {where}") from error
 
     def _call(self, program: str, arguments: Sequence[str], stdin: str | None, timeout: float) -> str:
         done = subprocess.run(
@@ -253,9 +256,8 @@ class Cluster:
             try:
                 listener.bind(("127.0.0.1", host_port))
             except OSError as error:
-                raise ClusterError(
-                    f"port {host_port} of 127.0.0.1 cannot be used ({error.strerror}); choose another"
-                ) from error
+                told = f"port {host_port} of 127.0.0.1 cannot be used ({error.strerror}); choose another"
+                raise ClusterError(told) from error
             listener.listen(256)
             self._ask({"do": "expose", "target": target}, listener.fileno())
             port: int = listener.getsockname()[1]
@@ -278,9 +280,8 @@ class Cluster:
         reported: set[str] = set()
         while True:
             if not is_running(self.paths):
-                raise ClusterError(
-                    f"the cluster ended while it started:\n{last_lines(self.paths.logs / 'supervisor.log')}"
-                )
+                told = last_lines(self.paths.logs / "supervisor.log")
+                raise ClusterError(f"the cluster ended while it started:\n{told}")
             state = self._status_or_none()
             if state is not None:
                 for stage in [stage for stage in state["timings"] if stage not in reported]:
@@ -305,9 +306,8 @@ class Cluster:
         return None
 
     def _publish_api_server(self) -> None:
-        port = self._listen(
-            {"address": self.config.addresses.control_plane, "port": network.APISERVER_PORT}, self.config.apiserver_port
-        )
+        target = {"address": self.config.addresses.control_plane, "port": network.APISERVER_PORT}
+        port = self._listen(target, self.config.apiserver_port)
         identities.write_kubeconfig(self.paths, "admin", self.kubeconfig, f"https://127.0.0.1:{port}")
 
 

@@ -157,6 +157,8 @@ class Supervisor:
                 await self._machines.break_node(node, fault)
             case {"do": "fail-gpus", "node": str(node), "gpus": list(gpus)}:
                 self._machines.fail_gpus(node, gpus)
+            case {"do": "signal", "component": str(name), "number": int(number)}:
+                self._signal(name, number)
             case {"do": "heal", "node": str(node)}:
                 await self._machines.heal(node)
             case {"do": "add-node"}:
@@ -170,6 +172,13 @@ class Supervisor:
             case _:
                 raise ValueError(f"unknown request {request.get('do')!r}")
         return {}
+
+    def _signal(self, name: str, number: int) -> None:
+        """To a program of the control plane. One that ends by it is started again a second later."""
+        pid = self._components[name].pid if name in self._components else None
+        if pid is None:
+            raise FaultError(f"component {name!r} does not run; there are {', '.join(self._components)}")
+        os.kill(pid, number)
 
     def _status(self) -> dict[str, Any]:
         return {

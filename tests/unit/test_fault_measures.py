@@ -1,0 +1,71 @@
+"""What the campaign of faults makes of what it has seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.campaigns.clients import Loss, Tally
+from tests.campaigns.faults.measure import Outcome, Rotation, Seen, rotation
+from tests.campaigns.faults.table import BEGIN, END, put, row
+
+A, B, C = "http://a", "http://b", "http://c"
+
+
+def said(*told: tuple[float, str, tuple[str, ...] | None]) -> list[Seen]:
+    return [Seen(at, gateway, None if urls is None else frozenset(urls)) for at, gateway, urls in told]
+
+
+def test_a_replica_is_out_when_no_gateway_sends_there_and_back_when_every_one_has_two() -> None:
+    seen = said(
+        (1, "g1", (A, B)),
+        (1, "g2", (A, B)),
+        (10.5, "g1", (B,)),
+        (11.0, "g2", (B,)),
+        (20.0, "g2", (B, C)),
+        (21.0, "g1", (B, C)),
+    )
+    assert rotation(seen, 10.0, A, 2) == Rotation(1.0, 11.0)
+
+
+def test_without_a_victim_nothing_leaves_and_a_gateway_that_is_gone_is_asked_for_nothing() -> None:
+    seen = said((1, "g1", (A, B)), (1, "g2", (A, B)), (11, "g1", None), (12, "g3", ()), (13, "g3", (A, B)))
+    assert rotation(seen, 10.0, "", 2) == Rotation(None, 3.0)
+    assert rotation(seen[:3], 10.0, "", 2) == Rotation(None, None)
+
+
+def test_what_never_comes_back_is_not_called_back() -> None:
+    seen = said((1, "g1", (A, B)), (11, "g1", (B,)), (12, "g1", (B, C)), (13, "g1", (B,)))
+    assert rotation(seen, 10.0, A, 2) == Rotation(1.0, None)
+
+
+def outcome(*lost: Loss, remains: bool = True, cuts: bool = False) -> Outcome:
+    return Outcome("pod", "deleted", remains, cuts, Tally(new=5, lost=list(lost)), Rotation(0.5, 9.0), 12.0)
+
+
+CUT = Loss("new", "broken", "reset", "12:00", begun=True)
+BROKEN = Loss("new", "broken", "reset", "12:00")
+TURNED_AWAY = Loss("kept", "turned away", "503", "12:00")
+
+
+@pytest.mark.parametrize(
+    ("made", "promised"),
+    [
+        (outcome(), True),
+        (outcome(CUT), False),
+        (outcome(CUT, cuts=True), True),
+        (outcome(CUT, BROKEN, cuts=True), False),
+        (outcome(TURNED_AWAY, cuts=True), False),
+        (outcome(TURNED_AWAY, remains=False), True),
+    ],
+)
+def test_a_promise_is_kept_or_not(made: Outcome, promised: bool) -> None:
+    assert made.is_as_promised is promised
+    assert ("**" in "".join(row(made))) is not promised
+
+
+def test_the_table_takes_the_place_of_the_one_before() -> None:
+    once = put(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "new")
+    assert once == f"above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"
+    assert put(once, "new") == once
+    with pytest.raises(ValueError, match="lacks the lines"):
+        put("above\nbelow\n", "new")
