@@ -149,21 +149,24 @@ def test_silence_of_all_kubelets_ends_nothing(world: World, deploy: Deploy) -> N
     # Kubernetes itself takes what runs on such nodes out of Services; whoever knows a gateway's address goes on.
     urls = [f"http://{pod['status']['podIP']}:8000" for pod in r1.pods("gateway")]
     nodes = [f"n{number}" for number in range(1, NODES + 1)]
-    before = {pod["metadata"]["uid"] for pod in (*r1.pods(), *r1.pods("gateway"))}
+    before = {pod["metadata"]["uid"] for pod in r1.pods()}
     with traffic(r1, *urls, pause=0.05) as answers:
         with silence_kubelets(world.cluster, *nodes):
             seconds = NODE_LOST_SECONDS + 5
             wait_for("all are silent for long", lambda: silence(world), until=lambda least: least >= seconds)
             assert not any(is_ready(pod) for pod in r1.pods())
-            told = r1.await_condition("Degraded", "True", "NodesSilent")
-            assert "not Ready, but what runs there answers and is left alone" in told["message"]
+            # On a busy machine the first is silent long before the last: a gateway may be evicted, and told first.
+            said = "not Ready, but what runs there answers and is left alone"
+            wait_for("it is told", lambda: r1.condition("Degraded"), until=lambda c: said in c["message"])
             assert r1.gangs() == {"r1-0-0": "Ready"}
             assert r1.routed() == {"r1-0-0"}
         r1.await_ready("r1-0-0")
     assert answers.lost == []
-    assert {pod["metadata"]["uid"] for pod in (*r1.pods(), *r1.pods("gateway"))} == before
+    assert {pod["metadata"]["uid"] for pod in r1.pods()} == before
     writes = [w for w in audit_writes(world.cluster) if w.namespace == r1.namespace and w.resource == "pods"]
-    assert [write for write in writes if write.verb == "delete"] == []
+    ours = [w for w in writes if w.verb == "delete" and w.user == world.operator.user]
+    engines = [w for w in writes if w.verb == "delete" and w.name.startswith("r1-0-")]
+    assert (ours, engines) == ([], [])
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

@@ -127,6 +127,8 @@ def test_operator_killed_midway_goes_on(world: World, deploy: Deploy) -> None:
 def test_member_killed_restarts_the_gang(deploy: Deploy) -> None:
     r1 = deploy()
     r1.await_ready("r1-0-0")
+    # Of the Secrets the operator may not read any: those of a gang that starts are there all the same.
+    r1.kubectl("delete", "secret", "-l", "app.kubernetes.io/managed-by=r1-operator")
     r1.fault("r1-0-0-1", "exit70")
     r1.await_ready("r1-0-1")
     assert r1.status()["replicaStatuses"][0]["restarts"] == 1

@@ -26,14 +26,15 @@ ANSWER_SECONDS = 180.0
 FIRST_SECONDS = 120.0
 """For the first answer: kube-proxy hears of a pod a moment after it is ready."""
 PAUSE_AFTER_LOSS_SECONDS = 0.02
+RETRY_SECONDS = (0.5, 1.0)
 SHORT, LONG = 5, 200
 """Tokens of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """`kept`: one connection for all requests, and one retry where it is reset before the first byte of an answer, as
-    OpenAI's SDKs do; others connect anew for each request and try nothing twice."""
+    """`kept`: one connection for all requests, and two retries, after 0.5 and 1 s, where it is refused, or reset before
+    the first byte of an answer, as OpenAI's SDKs do; others connect anew for each request and try nothing twice."""
 
     kept: bool
     streamed: bool
@@ -68,7 +69,7 @@ class Loss:
 
 @dataclass
 class Tally:
-    """What came of requests. `retried`: resets of kept connections after which the second try was answered."""
+    """What came of requests. `retried`: how often a user of the kept kind tried again."""
 
     new: int = 0
     kept: int = 0
@@ -140,15 +141,14 @@ class Users:
                     await asyncio.sleep(PAUSE_AFTER_LOSS_SECONDS)
 
     async def _ask_as(self, session: aiohttp.ClientSession, user: User) -> None:
-        try:
-            await self._ask(session, user)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            if not user.kept:
-                raise
-            await self._ask(session, user)
-            self._tally.retried += 1
+        for pause in RETRY_SECONDS if user.kept else ():
+            try:
+                await self._ask(session, user)
+                return
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                self._tally.retried += 1
+                await asyncio.sleep(pause)
+        await self._ask(session, user)
 
     async def _ask(self, session: aiohttp.ClientSession, user: User) -> None:
         """Raises Lost, and aiohttp.ClientConnectionError where the connection ended before a byte of an answer."""

@@ -132,7 +132,7 @@ def _crash(pod: Pod, job: asyncio.Task[None]) -> None:
 
 
 def write_termination_log(file: Path, end: End, node: str) -> None:
-    line = json.dumps({"reason": end.reason, "message": end.message, "node": node})
+    line = json.dumps({"reason": end.reason, "message": end.message, "node": end.node or node})
     with contextlib.suppress(OSError):  # outside a container there is no such file
         file.write_text(line + "\n")
 

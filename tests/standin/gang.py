@@ -90,10 +90,10 @@ class Head:
                 if message.get("drain"):
                     pod.terminating.set()
         except TimeoutError:
-            pod.end(HUNG, "NodeLost", f"node {index} ({name}) was silent for {lease:g} s")
+            pod.end(HUNG, "NodeLost", f"node {index} ({name}) was silent for {lease:g} s", name)
         else:
             if not self.done:
-                pod.end(PART_DIED, "NodeLost", f"node {index} ({name}) died: its connection to node 0 closed")
+                pod.end(PART_DIED, "NodeLost", f"node {index} ({name}) died: its connection to node 0 closed", name)
         finally:
             writer.close()
 

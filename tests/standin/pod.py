@@ -19,11 +19,13 @@ AT_ONCE_TOKENS_PER_SECOND = 1e6
 
 @dataclass(frozen=True)
 class End:
-    """How the process ends: exit code, and what the termination log says when it is not 0."""
+    """How the process ends: exit code, and what the termination log says when it is not 0. `node`: of the cause, where
+    that is not this pod's own."""
 
     code: int
     reason: str
     message: str
+    node: str = ""
 
 
 @dataclass
@@ -106,12 +108,12 @@ class Pod:
             self.draining = True
             self.enter("Draining", f"{self.in_flight} requests in flight")
 
-    def end(self, code: int, reason: str, message: str) -> None:
+    def end(self, code: int, reason: str, message: str, node: str = "") -> None:
         """End the process; the first cause wins."""
         if not self.ended.done():
             if code:
                 self.enter("Failed", message)
-            self.ended.set_result(End(code, reason, message))
+            self.ended.set_result(End(code, reason, message, node))
 
     def loads(self) -> list[dict[str, Any]]:
         """/v1/loads entries of all ranks; a synthetic load (fault "load") overrides the figures it names."""

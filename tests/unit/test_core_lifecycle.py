@@ -106,6 +106,15 @@ def test_a_survivor_that_was_gone_first_is_not_blamed_for_what_it_saw() -> None:
     assert failure_of(replace(gang(), members=(head, replace(other, termination=saw))), NOW).reason == "Code70"  # type: ignore[union-attr]
 
 
+def test_who_lost_node_0_speaks_against_the_machine_of_node_0() -> None:
+    """A power cut: the survivor tells, and its own machine was avoided for an hour."""
+    head, other = dead(gang(), None, 70).members
+    saw = replace(other.termination, reason="NodeLost", node=other.node)  # type: ignore[type-var]
+    failure = failure_of(replace(gang(), members=(head, replace(other, termination=saw))), NOW)
+    assert failure is not None
+    assert failure.node == head.node != other.node
+
+
 def test_survivors_may_speak_before_they_are_deleted() -> None:
     found = dead(gang(), None, 70)
     first = next_actions(WANTED, seen(found), NOW)

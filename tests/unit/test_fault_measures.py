@@ -38,8 +38,10 @@ def test_what_never_comes_back_is_not_called_back() -> None:
     assert rotation(seen, 10.0, A, 2) == Rotation(1.0, None)
 
 
-def outcome(*lost: Loss, remains: bool = True, cuts: bool = False) -> Outcome:
-    return Outcome("pod", "deleted", remains, cuts, Tally(new=5, lost=list(lost)), Rotation(0.5, 9.0), 12.0)
+def outcome(*lost: Loss, remains: bool = True, cuts: bool = False, refuses: bool = False) -> Outcome:
+    return Outcome(
+        "pod", "deleted", remains, cuts, Tally(new=5, lost=list(lost)), Rotation(0.5, 9.0), 12.0, "", refuses
+    )
 
 
 CUT = Loss("new", "broken", "reset", "12:00", begun=True)
@@ -56,6 +58,8 @@ TURNED_AWAY = Loss("kept", "turned away", "503", "12:00")
         (outcome(CUT, BROKEN, cuts=True), False),
         (outcome(TURNED_AWAY, cuts=True), False),
         (outcome(TURNED_AWAY, remains=False), True),
+        (outcome(BROKEN, refuses=True), True),
+        (outcome(TURNED_AWAY, refuses=True), False),
     ],
 )
 def test_a_promise_is_kept_or_not(made: Outcome, promised: bool) -> None:

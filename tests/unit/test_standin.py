@@ -113,6 +113,7 @@ def test_a_fault_of_one_node_ends_the_gang(tmp_path: Path, fault: dict[str, Any]
         told = running.termination(0)
         assert told["reason"] == "NodeLost"
         assert "node-1" in told["message"]
+        assert told["node"] == "node-1", "the lost one, as the real agent names it"
 
 
 def test_a_frozen_node_is_noticed_by_its_lease(tmp_path: Path) -> None:

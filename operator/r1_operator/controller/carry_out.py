@@ -72,7 +72,8 @@ class Hands:
         if context is None:
             return
         uid = facts.subject.metadata.uid
-        await self._secrets(key, todo.secrets, steps, now)
+        starts = any(isinstance(action, CreateGang) for action in round_.decision.actions)
+        await self._secrets(key, todo.secrets, starts, steps, now)
         made = todo.create
         results = await asyncio.gather(*(self._actor.create_or_apply(o, uid) for o in made), return_exceptions=True)
         for result in results:
@@ -83,11 +84,12 @@ class Hands:
         await steps.all("remove", [self._actor.remove(o) for o in todo.remove])
         await steps.all("apply", [self._actor.apply(o, facts.live[child_of(o)]) for o in todo.apply])
 
-    async def _secrets(self, key: Key, secrets: Sequence[Json], steps: Steps, now: float) -> None:
-        """Once, and then so often that one which was deleted is back soon: with the same content, it is derived."""
+    async def _secrets(self, key: Key, secrets: Sequence[Json], starts: bool, steps: Steps, now: float) -> None:
+        """Before each gang `starts`, and then so often that one which was deleted is back soon: with the same content,
+        it is derived. A pod without it waits, for the kubelet tries again only after up to two minutes."""
         for obj in secrets:
             name = str(obj["metadata"]["name"])
-            if self._memory.secret_due(key, name, now):
+            if starts or self._memory.secret_due(key, name, now):
                 with steps.step(f"create Secret {name}"):
                     await self._actor.create_unread(obj)
                     self._memory.secret_made(key, name, now)

@@ -150,7 +150,9 @@ def _death(gang: Gang, dead: list[Member]) -> Failure:
     assert end is not None
     where = f"pod {first.name}" + (f" on node {first.node}" if first.node else "")
     message = f"{where}: {end.message}"
-    node = end.node or first.node or ""
+    # Who lost node 0 does not know its machine's name.
+    lost = gang.head if end.reason == _NODE_LOST and first.index != 0 else None
+    node = (lost.node if lost is not None else None) or end.node or first.node or ""
     return Failure(end.reason, message, end.finished_at, end.exit_code == EXIT_CONFIGURATION, node)
 
 

@@ -51,7 +51,7 @@ def play(kind: Kind, it: Fleet, users: Crowd, watch: Watch) -> Outcome:
     except Exception as error:
         told, settled = f"afterwards: {type(error).__name__}: {error}".splitlines()[0][:300], None
     seen = rotation(watch.seen(), it.at, hit.url, REPLICAS)
-    return Outcome(kind.group, kind.name, kind.remains, kind.cuts, tally, seen, settled, told)
+    return Outcome(kind.group, kind.name, kind.remains, kind.cuts, tally, seen, settled, told, kind.refuses)
 
 
 def campaign(kinds: Sequence[Kind], world: World, operators: Sequence[Operator]) -> Iterator[Outcome]:

@@ -13,7 +13,7 @@ Act = Callable[[Fleet], Iterator[Hit]]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`remains` and `cuts` as in `measure.Outcome`. `engine`: standin, or real (Ray and SGLang)."""
+    """`remains`, `cuts` and `refuses` as in `measure.Outcome`. `engine`: standin, or real (Ray and SGLang)."""
 
     group: str
     name: str
@@ -21,18 +21,19 @@ class Kind:
     remains: bool
     cuts: bool
     engine: str
+    refuses: bool = False
 
 
 ALL: list[Kind] = []
 
 
 def kind(
-    group: str, name: str, *, remains: bool = True, cuts: bool = False, engine: str = "standin"
+    group: str, name: str, *, remains: bool = True, cuts: bool = False, engine: str = "standin", refuses: bool = False
 ) -> Callable[[Act], Act]:
     """Adds a kind to the campaign."""
 
     def add(act: Act) -> Act:
-        ALL.append(Kind(group, name, act, remains, cuts, engine))
+        ALL.append(Kind(group, name, act, remains, cuts, engine, refuses))
         return act
 
     return add

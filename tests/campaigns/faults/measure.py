@@ -53,7 +53,8 @@ class Outcome:
     """One fault. `settled`: seconds until all was as before it; None: it never was, and `told` says how it stood.
 
     `remains`: whether a healthy replica remained all the time. `cuts`: whether answers that had begun could be cut,
-    because what was giving them is what the fault destroys.
+    because what was giving them is what the fault destroys. `refuses`: what the fault destroys has taken connections
+    itself, and those that the Service sends there are refused until kube-proxy has been told.
     """
 
     group: str
@@ -64,6 +65,7 @@ class Outcome:
     rotation: Rotation
     settled: float | None
     told: str = ""
+    refuses: bool = False
 
     @property
     def cut(self) -> list[Loss]:
@@ -80,7 +82,8 @@ class Outcome:
         """Nobody is turned away while a replica remains, nothing is cut that could go on, and all comes back."""
         if self.settled is None:
             return False
-        return not self.remains or (not self.lost and (self.cuts or not self.cut))
+        lost = [loss for loss in self.lost if not (self.refuses and loss.kind == "new" and loss.fault == "broken")]
+        return not self.remains or (not lost and (self.cuts or not self.cut))
 
 
 def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -88,7 +91,8 @@ def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
     return {
         "kinds": len(outcomes),
         "answered": sum(o.tally.new + o.tally.kept for o in outcomes),
-        "lost": sum(len(o.lost) for o in outcomes if o.remains),
+        "lost": sum(len(o.lost) for o in outcomes if o.remains and not o.refuses),
+        "refused": sum(len(o.lost) for o in outcomes if o.remains and o.refuses),
         "cut": sum(len(o.cut) for o in outcomes if o.remains),
         "broken promises": sum(not o.is_as_promised for o in outcomes),
     }

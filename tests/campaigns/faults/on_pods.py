@@ -112,12 +112,12 @@ def gateway_deleted(fleet: Fleet) -> Iterator[Hit]:
     yield NOBODY
 
 
-@kind("gateway", "its process killed", cuts=True)
+@kind("gateway", "its process killed", cuts=True, refuses=True)
 def gateway_killed(fleet: Fleet) -> Iterator[Hit]:
     yield from _end_of_a_gateway(fleet, GATEWAY)
 
 
-@kind("gateway", "its router killed", cuts=True)
+@kind("gateway", "its router killed", cuts=True, refuses=True)
 def router_killed(fleet: Fleet) -> Iterator[Hit]:
     yield from _end_of_a_gateway(fleet, ROUTER)
 

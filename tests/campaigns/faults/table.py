@@ -24,7 +24,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     lost, cut = str(len(outcome.lost)), str(len(outcome.cut))
     promised = outcome.is_as_promised
     return (
-        f"{outcome.group}: {outcome.name}",
+        f"{outcome.group}: {outcome.name}{' ¹' * outcome.refuses}",
         "yes" if outcome.remains else "no",
         f"{outcome.tally.new + outcome.tally.kept:,}",
         lost if promised else f"**{lost}**",
@@ -46,7 +46,8 @@ def table(outcomes: Sequence[Outcome], heading: str) -> str:
         heading,
         "",
         f"{sums['kinds']} kinds of fault, {sums['answered']:,} requests answered. Where a healthy replica remained: "
-        f"{sums['lost']} lost, {sums['cut']} cut midway with what was giving them. "
+        f"{sums['lost']} lost, {sums['cut']} cut midway with what was giving them, {sums['refused']} refused by a "
+        "gateway that had just died (¹). "
         f"Not as promised: {sums['broken promises']}.",
         "",
         "| " + " | ".join(HEAD) + " |",
