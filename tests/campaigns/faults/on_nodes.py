@@ -13,7 +13,6 @@ from tests.campaigns.faults.preload import CLOCK_FILE
 from tests.cluster.kubelets import silence_kubelets
 
 KUBELET = r"^\S*/kubelet "
-RUNTIME = r"-m tests\.cluster\.cri "
 
 
 @kind("node", "power cut", cuts=True)
@@ -67,13 +66,6 @@ def kubelets_silent(fleet: Fleet) -> Iterator[Hit]:
 def kubelet_restarted(fleet: Fleet) -> Iterator[Hit]:
     victim = fleet.victim()
     fleet.on_node(victim.nodes[0], KUBELET, signal.SIGKILL)
-    yield victim.kept
-
-
-@kind("node", "container runtime restarted")
-def runtime_restarted(fleet: Fleet) -> Iterator[Hit]:
-    victim = fleet.victim()
-    fleet.on_node(victim.nodes[0], RUNTIME, signal.SIGTERM)
     yield victim.kept
 
 
