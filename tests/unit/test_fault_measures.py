@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.campaigns.clients import Loss, Tally
 from tests.campaigns.faults.measure import Outcome, Rotation, Seen, rotation
-from tests.campaigns.faults.table import BEGIN, END, put, row
+from tests.campaigns.faults.table import BEGIN, END, HEAD, put, row, table
 
 A, B, C = "http://a", "http://b", "http://c"
 
@@ -64,12 +66,23 @@ TURNED_AWAY = Loss("kept", "turned away", "503", "12:00")
 )
 def test_a_promise_is_kept_or_not(made: Outcome, promised: bool) -> None:
     assert made.is_as_promised is promised
-    assert ("**" in "".join(row(made))) is not promised
+    assert ("**" in "".join(row(made, "today"))) is not promised
 
 
-def test_the_table_takes_the_place_of_the_one_before() -> None:
-    once = put(f"above\n{BEGIN}\nold\n{END}\nbelow\n", "new")
-    assert once == f"above\n{BEGIN}\n\nnew\n\n{END}\nbelow\n"
-    assert put(once, "new") == once
+def test_a_run_of_some_kinds_leaves_the_rows_of_the_others() -> None:
+    empty = f"above\n{BEGIN}\n{END}\nbelow\n"
+    first = row(outcome(CUT, cuts=True), "yesterday")
+    other = row(replace(outcome(BROKEN, refuses=True), name="killed"), "today")
+    titles = [other[0], first[0]]
+    once = put(empty, [first], titles)
+    both = put(once, [other], titles)
+    assert both.index("| pod: killed ¹ |") < both.index("| pod: deleted |")
+    assert "yesterday |" in both
+    assert "2 kinds of fault, 10 requests answered. Where a healthy replica remained: 0 lost, 1 cut" in both
+    assert "1 refused by a gateway" in both
+    assert "Not as promised (bold): 0." in both
+    assert put(both, [], titles) == both
+    assert "yesterday" not in put(both, [], titles[:1]), "there is no such kind any more"
     with pytest.raises(ValueError, match="lacks the lines"):
-        put("above\nbelow\n", "new")
+        put("above\nbelow\n", [first], titles)
+    assert len(table([first]).splitlines()[-1].split(" | ")) == len(HEAD)

@@ -23,7 +23,7 @@ from tests.campaigns.faults import on_control, on_nodes, on_parts, on_pods, prel
 from tests.campaigns.faults.fleet import NOBODY, NODES, REPLICAS, Fleet, Watch, cluster_and_operators, fleet
 from tests.campaigns.faults.kinds import ALL, Kind
 from tests.campaigns.faults.measure import Outcome, Rotation, rotation
-from tests.campaigns.faults.table import put, table
+from tests.campaigns.faults.table import put, row, table, title
 from tests.campaigns.rotation import Crowd, crowd
 
 DOCUMENT = CHECKOUT / "docs" / "faults.md"
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the kinds of fault and end")
     parser.add_argument("--only", metavar="PATTERN", default="", help="those whose name (as in --list) matches")
     parser.add_argument("--engine", choices=("standin", "real"), help="those of one kind of engine")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(CHECKOUT)}")
+    parser.add_argument("--write", action="store_true", help=f"put the rows into {DOCUMENT.relative_to(CHECKOUT)}")
     options = parser.parse_args()
     kinds = [
         each
@@ -131,10 +131,12 @@ def main() -> int:
     began = time.monotonic()
     outcomes = run(kinds, folder)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    text = table(outcomes, f"{date}, {os.cpu_count()} cores, {(time.monotonic() - began) / 60:.0f} min.")
-    print(text)
+    rows = [row(outcome, date) for outcome in outcomes]
+    print(table(rows))
+    _say(f"{(time.monotonic() - began) / 60:.0f} min on {os.cpu_count()} cores")
     if options.write:
-        DOCUMENT.write_text(put(DOCUMENT.read_text(), text))
+        titles = [title(each.group, each.name, each.refuses) for each in sorted(ALL, key=_place)]
+        DOCUMENT.write_text(put(DOCUMENT.read_text(), rows, titles))
     return 0 if all(outcome.is_as_promised for outcome in outcomes) else 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.campaigns.clients import Loss, Tally
@@ -84,15 +84,3 @@ class Outcome:
             return False
         lost = [loss for loss in self.lost if not (self.refuses and loss.kind == "new" and loss.fault == "broken")]
         return not self.remains or (not lost and (self.cuts or not self.cut))
-
-
-def count(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Sums over a campaign."""
-    return {
-        "kinds": len(outcomes),
-        "answered": sum(o.tally.new + o.tally.kept for o in outcomes),
-        "lost": sum(len(o.lost) for o in outcomes if o.remains and not o.refuses),
-        "refused": sum(len(o.lost) for o in outcomes if o.remains and o.refuses),
-        "cut": sum(len(o.cut) for o in outcomes if o.remains),
-        "broken promises": sum(not o.is_as_promised for o in outcomes),
-    }
