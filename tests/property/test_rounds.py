@@ -33,6 +33,17 @@ def a_user_deletes_a_pod(self: Rounds, data: st.DataObject) -> None:
         self.cluster.machines.delete(name, data.draw(st.sampled_from([None, 0])), self.cluster.now)
 
 
+def pods_vanish(self: Rounds, data: st.DataObject) -> None:
+    """Deleted by force, or collected because their node is no more; what stays of a gang may be over in a moment."""
+    if gangs := self.cluster.machines.gangs():
+        gang = data.draw(st.sampled_from(gangs))
+        self.hurt.add(self.identity(gang))
+        for pod in self.cluster.machines.of(gang)[:: data.draw(st.sampled_from([1, -1]))][
+            : data.draw(st.integers(1, 2))
+        ]:
+            self.cluster.machines.pods.pop(pod["metadata"]["name"])
+
+
 def an_engine_dies(self: Rounds, data: st.DataObject) -> None:
     if gangs := self.cluster.machines.gangs():
         gang = data.draw(st.sampled_from(gangs))
@@ -88,6 +99,7 @@ def loads_vanish(self: Rounds, data: st.DataObject) -> None:
 
 def the_status_is_lost(self: Rounds, data: st.DataObject) -> None:
     self.cluster.status = R1DeploymentStatus()
+    self.cluster.ran.clear()  # nobody knows any more which names there were
 
 
 def a_quota(self: Rounds, data: st.DataObject) -> None:
@@ -118,6 +130,7 @@ FAULTS: dict[str, Callable[[Rounds, st.DataObject], None]] = {
     fault.__name__: fault
     for fault in (
         a_user_deletes_a_pod,
+        pods_vanish,
         an_engine_dies,
         some_kubelets_fall_silent,
         all_kubelets_fall_silent,

@@ -90,6 +90,8 @@ class SimulatedCluster:
     hangs: dict[str, Hang] = field(default_factory=dict)
     forgotten_loads: bool = False
     created: Counter[str] = field(default_factory=Counter)
+    ran: set[str] = field(default_factory=set)
+    """Gangs that have had nodes, as far as the status could know."""
     round: Round | None = None
 
     def __post_init__(self) -> None:
@@ -224,7 +226,7 @@ class SimulatedCluster:
                 self.machines.delete(pod.name, action.grace_seconds, self.now)
 
     def _create(self, action: CreateGang, round_: Round) -> bool:
-        template = round_.templates[action.revision]
+        template, before = round_.templates[action.revision], self.machines.gangs()
         made: list[str] = []
         for index in action.members:
             pod = gang_pod(template, action.replica, action.attempt, index)
@@ -237,7 +239,9 @@ class SimulatedCluster:
             self.machines.create(pod, self.now)
             made.append(pod["metadata"]["name"])
         self.refusal = None
-        self.created[names.gang_name("r1", action.replica, action.attempt)] += 1
+        gang = names.gang_name("r1", action.replica, action.attempt)
+        assert gang not in self.ran or gang in before, f"{gang}: no gang's name is used twice"
+        self.created[gang] += 1
         return True
 
     def _place(self, round_: Round) -> None:
@@ -252,6 +256,7 @@ class SimulatedCluster:
             if isinstance(result, Placement):
                 for index, where in enumerate(result.nodes):
                     self.machines.bind(f"{result.gang}-{index}", where, self.now)
+                    self.ran.add(result.gang)
             else:
                 self.verdicts[result.gang] = result
 

@@ -67,3 +67,19 @@ def test_nodes_that_are_silent_while_their_engines_answer_are_named() -> None:
     cluster.machines.silent.clear()
     cluster.settle(3)
     assert reasons(cluster.reconcile()) == set()
+
+
+def test_a_gang_of_which_nothing_is_left_is_not_forgotten_for_an_older_one_that_is_over() -> None:
+    """Its node was deleted, so its pods were collected; the finished pods of the attempt before were still there, and
+    its name was used a second time."""
+    cluster = serving_cluster(1, nodes=1, small=4)
+    cluster.machines.end("r1-0-0", 70, cluster.now, [0])
+    cluster.settle(12, 3.0)
+    assert cluster.serving() == ["r1-0-1"]
+    assert "r1-0-0" in cluster.machines.gangs(), "kept for its log"
+    cluster.machines.end("r1-0-1", 70, cluster.now, [0])
+    cluster.reconcile()
+    for pod in cluster.machines.of("r1-0-1"):
+        cluster.machines.pods.pop(pod["metadata"]["name"])
+    cluster.settle(40, 3.0)
+    assert cluster.serving() == ["r1-0-2"]

@@ -77,6 +77,10 @@ def _views(wanted: Wanted, observed: Observed, verdicts: Verdicts, now: float) -
     views = []
     for replica, gang in newest.items():
         verdict, record = verdicts[gang.name], records.get(replica)
+        if record is not None and record.attempt > gang.attempt and verdict.state in _OVER:
+            # Of the last attempt nothing is left; this older one is there for its logs.
+            views += [_waiting(wanted, record)] if record.stage == GangState.FAILED else []
+            continue
         if verdict.state is GangState.LEAVING:
             if _recorded(record, gang.attempt) and record is not None:
                 views.append(_waiting(wanted, record))  # what leaves here is what is left of a failed gang
@@ -94,6 +98,9 @@ def _views(wanted: Wanted, observed: Observed, verdicts: Verdicts, now: float) -
         if replica not in newest and record.stage == GangState.FAILED:
             views.append(_waiting(wanted, record))
     return sorted(views, key=lambda v: v.replica)
+
+
+_OVER = frozenset({GangState.FAILED, GangState.LEAVING})
 
 
 def _waiting(wanted: Wanted, record: Record) -> ReplicaView:
