@@ -166,6 +166,17 @@ class Fleet:
             return True
         return False
 
+    def signal_component(self, name: str, number: int) -> None:
+        """To a program of the control plane, also if one fault ago it was killed and is being started again."""
+
+        def is_sent() -> bool:
+            with suppress(ClusterError):
+                self.cluster.signal_component(name, number)
+                return True
+            return False
+
+        wait_for(f"{name} runs", is_sent)
+
     def gateways(self) -> list[tuple[str, str]]:
         """Address and token of each."""
         reader = self.world.reader

@@ -16,7 +16,7 @@ STILL_SECONDS = 30
 
 @kind("control plane", "API server killed")
 def apiserver_killed(fleet: Fleet) -> Iterator[Hit]:
-    fleet.cluster.signal_component("kube-apiserver", signal.SIGKILL)
+    fleet.signal_component("kube-apiserver", signal.SIGKILL)
     yield NOBODY
 
 
@@ -28,7 +28,7 @@ def apiserver_frozen(fleet: Fleet) -> Iterator[Hit]:
 
 @kind("control plane", "etcd killed")
 def etcd_killed(fleet: Fleet) -> Iterator[Hit]:
-    fleet.cluster.signal_component("etcd", signal.SIGKILL)
+    fleet.signal_component("etcd", signal.SIGKILL)
     yield NOBODY
 
 
@@ -56,24 +56,24 @@ def controllers_frozen(fleet: Fleet) -> Iterator[Hit]:
 
 @kind("control plane", "CoreDNS killed")
 def dns_killed(fleet: Fleet) -> Iterator[Hit]:
-    fleet.cluster.signal_component("coredns", signal.SIGKILL)
+    fleet.signal_component("coredns", signal.SIGKILL)
     yield NOBODY
 
 
 @kind("control plane", "CoreDNS stands still until a replica that died serves again", cuts=True)
 def dns_frozen(fleet: Fleet) -> Iterator[Hit]:
     victim = fleet.victim()
-    fleet.cluster.signal_component("coredns", signal.SIGSTOP)
+    fleet.signal_component("coredns", signal.SIGSTOP)
     try:
         fleet.r1.fault(victim.pods[0], "exit70")
         yield victim.replaced
     finally:
-        fleet.cluster.signal_component("coredns", signal.SIGCONT)
+        fleet.signal_component("coredns", signal.SIGCONT)
 
 
 @kind("control plane", "kube-proxy killed")
 def proxy_killed(fleet: Fleet) -> Iterator[Hit]:
-    fleet.cluster.signal_component("kube-proxy", signal.SIGKILL)
+    fleet.signal_component("kube-proxy", signal.SIGKILL)
     yield NOBODY
 
 
@@ -175,11 +175,11 @@ def roll(fleet: Fleet) -> Iterator[Hit]:
 
 
 def _stand_still(fleet: Fleet, component: str) -> None:
-    fleet.cluster.signal_component(component, signal.SIGSTOP)
+    fleet.signal_component(component, signal.SIGSTOP)
     try:
         fleet.stays(STILL_SECONDS)
     finally:
-        fleet.cluster.signal_component(component, signal.SIGCONT)
+        fleet.signal_component(component, signal.SIGCONT)
 
 
 def _webhook(namespace: str) -> dict[str, object]:

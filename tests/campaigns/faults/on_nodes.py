@@ -116,7 +116,7 @@ def clock_of_a_node(fleet: Fleet) -> Iterator[Hit]:
     yield victim.kept
 
 
-@kind("node", "power cut of a gateway's node", remains=False, cuts=True)
+@kind("node", "power cut of a gateway's node", cuts=True, refuses=True)
 def gateway_node(fleet: Fleet) -> Iterator[Hit]:
     node = fleet.gateway_node()
     fleet.cluster.kill_node(node)
