@@ -149,7 +149,7 @@ class Operator:
     def metric(self, pattern: str) -> float:
         """Sum of the samples whose name and labels match."""
         text = self._cluster.exec_inside(
-            ["curl", "-sf", f"http://127.0.0.1:{self._port}/metrics"], capture_output=True
+            ["curl", "-sf", "-m", "10", f"http://127.0.0.1:{self._port}/metrics"], capture_output=True
         ).stdout
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.search(pattern, line))
