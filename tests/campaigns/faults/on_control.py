@@ -60,15 +60,13 @@ def dns_killed(fleet: Fleet) -> Iterator[Hit]:
     yield NOBODY
 
 
-@kind("control plane", "CoreDNS stands still until a replica that died serves again", cuts=True)
+@kind("control plane", "CoreDNS stands still for 30 s while a replica dies", cuts=True)
 def dns_frozen(fleet: Fleet) -> Iterator[Hit]:
+    """A gang that starts finds its head by name: until DNS is back it waits, and what serves needs none."""
     victim = fleet.victim()
-    fleet.signal_component("coredns", signal.SIGSTOP)
-    try:
-        fleet.r1.fault(victim.pods[0], "exit70")
-        yield victim.replaced
-    finally:
-        fleet.signal_component("coredns", signal.SIGCONT)
+    fleet.r1.fault(victim.pods[0], "exit70")
+    _stand_still(fleet, "coredns")
+    yield victim.replaced
 
 
 @kind("control plane", "kube-proxy killed")
