@@ -88,6 +88,18 @@ async def test_of_a_gang_that_a_quota_refuses_in_part_nothing_is_left(template: 
     assert api.names("Pod") == ["r1-0-0-0", "r1-0-0-1"]
 
 
+async def test_a_webhook_that_nobody_answers_refuses_and_is_told(template: Template) -> None:
+    """It comes as a server error: three minutes long nothing but "1 of 2 replicas are ready" was told."""
+    api = ApiServer()
+    words = (
+        'Internal error occurred: failed calling webhook "a.example.com": failed to call webhook: connection refused'
+    )
+    api.broken = ApiError(500, "InternalError", words)
+    with pytest.raises(GangRefused, match="failed calling webhook"):
+        await api.actor().create_gang(template, UID, gang(0))
+    assert api.names("Pod") == []
+
+
 async def test_what_could_not_be_asked_is_completed_later(template: Template) -> None:
     api = ApiServer()
     api.broken = ApiError(0, "Timeout", "no answer")

@@ -54,6 +54,12 @@ class ApiError(Exception):
         return self.status in (400, 403, 422)
 
     @property
+    def refused(self) -> bool:
+        """Nothing was made, and it is for somebody to change that: it is invalid, or admission has no answer. A webhook
+        that nobody answers is a server error (500) in whose words alone it is named."""
+        return self.invalid or (self.status >= 500 and "failed calling webhook" in self.message)
+
+    @property
     def expired(self) -> bool:
         """The resourceVersion is too old: list again."""
         return self.status == 410

@@ -104,13 +104,13 @@ class Actor:
         try:
             await self._create_config(gang_config_map(template, action.replica, action.attempt, loose), uid)
         except ApiError as error:
-            if error.invalid:
+            if error.refused:
                 raise GangRefused(error) from error
             raise
         pods = [gang_pod(template, action.replica, action.attempt, node, loose) for node in action.members]
         results = await asyncio.gather(*(self.create(pod, uid) for pod in pods), return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException)]
-        refused = next((e for e in failures if isinstance(e, ApiError) and e.invalid), None)
+        refused = next((e for e in failures if isinstance(e, ApiError) and e.refused), None)
         if refused is not None:
             made = [r for r in results if not isinstance(r, BaseException)]
             calls = [self._delete(p["metadata"]["namespace"], *_name_and_uid(p), 0) for p in made]

@@ -141,7 +141,7 @@ def webhook(fleet: Fleet) -> Iterator[Hit]:
         wait_for("pods are refused", lambda: not fleet.may_make_pods())
         victim = fleet.victim()
         fleet.r1.fault(victim.pods[0], "exit70")
-        wait_for("it is told", lambda: fleet.r1.condition("Progressing"), until=lambda c: c.get("status") == "False")
+        fleet.r1.await_condition("Progressing", "False", "CreateRefused")
     finally:
         fleet.cluster.kubectl("delete", "validatingwebhookconfiguration", "nobody-answers")
     yield victim.replaced
