@@ -151,7 +151,7 @@ def webhook(fleet: Fleet) -> Iterator[Hit]:
 def bad_image(fleet: Fleet) -> Iterator[Hit]:
     before = fleet.r1.resource()["spec"]["engine"].get("image")
     fleet.patch({"engine": {"image": "r1-standin:gone"}})
-    fleet.r1.await_condition("Progressing", "False", "ImagePullBackOff")
+    fleet.r1.await_condition("Progressing", "False", "NewRevisionFailed")
     fleet.patch({"engine": {"image": before}})
     yield NOBODY
 
