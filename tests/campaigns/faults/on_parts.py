@@ -13,7 +13,7 @@ from tests.campaigns.faults.preload import GPUS_FILE
 
 PARTS: tuple[tuple[str, str, int], ...] = (
     ("a rank", r"^sglang::scheduler", 1),
-    ("SGLang's server", r"^sglang::server|^sglang serve|launch_server", 0),
+    ("SGLang's server", r"-m r1_engine\.serve ", 0),
     ("the detokenizer", r"^sglang::detokenizer", 0),
     ("the raylet of node 1", r"/raylet ", 1),
     ("Ray's GCS", r"/gcs_server ", 0),
