@@ -3,6 +3,8 @@
 An uncorrected ECC error is no sickness by itself: from Ampere on the driver takes the page out of use or replaces the
 row, and new work may start (NVIDIA GPU Memory Error Management). Sick is a GPU that is gone, that must be reset, whose
 rows can no longer be replaced, or of which an Xid says so; and one that counts such errors and cannot replace rows.
+Told as unhealthy, so that the next gang prefers other nodes, but no reason to refuse a start: a row that is replaced
+only at the next reset, and NVLinks that are down while others of the node are up.
 """
 
 from __future__ import annotations
@@ -26,28 +28,30 @@ def ailment(device: Device) -> str:
     return ""
 
 
-def ailments(device: Device, xids: Sequence[Xid]) -> tuple[str, ...]:
-    """All that somebody should know of this GPU, worst first."""
+def ailments(device: Device, xids: Sequence[Xid], wired: bool = False) -> tuple[str, ...]:
+    """All that somebody should know of this GPU, worst first. `wired`: GPUs of this node have NVLinks that are up."""
     told = [ailment(device)]
     told += _heard(device, xids, Severity.GPU)
     if device.rows is None and device.ecc_uncorrected:
         told.append(f"{device.ecc_uncorrected} uncorrected ECC errors")
+    if wired and device.nvlinks is not None and device.nvlinks[0] < device.nvlinks[1]:
+        told.append(f"{device.nvlinks[1] - device.nvlinks[0]} of its {device.nvlinks[1]} NVLinks are down")
+    if device.rows is not None and device.rows.pending:
+        told.append("a row of its memory is replaced at the next reset")
     return tuple(words for words in told if words)
 
 
 def notices(device: Device, xids: Sequence[Xid]) -> tuple[str, ...]:
-    """What leaves the GPU well but is worth a look: it has contained an error, or wants a reset when there is time."""
-    told = _heard(device, xids, Severity.CONTAINED)
-    if device.rows is not None and device.rows.pending:
-        told.append("a row of its memory is replaced at the next reset")
-    return tuple(told)
+    """What leaves the GPU well but is worth a look: it has contained an error."""
+    return tuple(_heard(device, xids, Severity.CONTAINED))
 
 
 def report(found: Found, xids: Sequence[Xid] = ()) -> dict[str, Any]:
     """`gpus` of the agent's /status (docs/design/contracts.md)."""
     if found.error:
         return NOT_READ | {"message": f"No GPU: {found.error}"}
-    devices = [_device(device, xids) for device in found.devices]
+    wired = any(device.nvlinks is not None and device.nvlinks[0] > 0 for device in found.devices)
+    devices = [_device(device, xids, wired) for device in found.devices]
     bad = [str(device["index"]) for device in devices if not device["healthy"]]
     return {
         "available": bool(devices),
@@ -64,8 +68,8 @@ def cuda_words(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _device(device: Device, xids: Sequence[Xid]) -> dict[str, Any]:
-    told, noticed = ailments(device, xids), notices(device, xids)
+def _device(device: Device, xids: Sequence[Xid], wired: bool) -> dict[str, Any]:
+    told, noticed = ailments(device, xids, wired), notices(device, xids)
     health = {"healthy": not told, "message": "; ".join([*told, *noticed])}
     if device.fault:
         return {"index": device.index, **health}

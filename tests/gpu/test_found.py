@@ -104,15 +104,32 @@ def test_more_gpus_than_planned_are_a_privileged_pod_and_no_mismatch(gpus: Gpus)
 
 
 def test_contained_errors_and_replaced_rows_do_not_make_a_gpu_sick(gpus: Gpus) -> None:
-    gpus.say("4 ecc.volatile.uncorrected 2", "4 rows.uncorrected 1", "4 rows.pending 1")
-    report = gpu_health.report(gpu.read_gpus())
-    assert verdict() is None
-    assert report["message"] == "8 healthy"
-    assert report["devices"][4]["message"] == "a row of its memory is replaced at the next reset"
+    gpus.say("4 ecc.volatile.uncorrected 2", "4 rows.uncorrected 1")
+    assert gpu_health.report(gpu.read_gpus())["message"] == "8 healthy"
     # A GPU that cannot replace rows has lost data wherever it counts such an error.
     gpus.say("4 ecc.volatile.uncorrected 2", "4 error.DeviceGetRemappedRows 3")
     device = gpu_health.report(gpu.read_gpus())["devices"][4]
     assert (device["healthy"], device["message"]) == (False, "2 uncorrected ECC errors")
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("4 rows.pending 1", "a row of its memory is replaced at the next reset"),
+        ("4 nvlink.7.state 0", "1 of its 18 NVLinks are down"),
+        ("4 nvlink.state 0", "18 of its 18 NVLinks are down"),
+    ],
+)
+def test_what_wants_a_reset_refuses_no_start_and_is_told_as_unhealthy(gpus: Gpus, fault: str, told: str) -> None:
+    gpus.say(fault)
+    device = gpu_health.report(gpu.read_gpus())["devices"][4]
+    assert (device["healthy"], device["message"]) == (False, told)
+    assert verdict() is None
+
+
+def test_cards_without_nvlink_lack_none(gpus: Gpus) -> None:
+    gpus.say("* nvlink.state 0")
+    assert gpu_health.report(gpu.read_gpus())["message"] == "8 healthy"
 
 
 def test_memory_that_is_given_back_is_waited_for(gpus: Gpus) -> None:

@@ -282,3 +282,12 @@ def test_half_of_the_nodes_go_and_the_fleet_moves_over() -> None:
         assert len(cluster.serving()) >= 3
         cluster.advance(10.0)
     assert not in_use(cluster) & old
+
+
+def test_what_a_gpu_says_of_itself_stays_the_reason_of_what_follows() -> None:
+    """`r1 nodes` showed the engine's death, and not the GPU that had been lost before it."""
+    sick = held_against(None, Blame("n5", "a", "GpuUnhealthy", "GPU 0: GPU is lost", 1000.0), 1000.0)
+    dead = held_against(sick, Blame("n5", "b", "EngineDied", "a rank ended", 1010.0), 1010.0)
+    assert (dead.count, dead.reason, dead.message, dead.at) == (2, "GpuUnhealthy", "GPU 0: GPU is lost", 1010.0)
+    later = held_against(sick, Blame("n5", "c", "EngineDied", "a rank ended", sick.until + 1), sick.until + 1)
+    assert later.reason == "EngineDied"

@@ -15,6 +15,8 @@ FADES_SECONDS = 86_400.0
 """For each day without another one, one failure is forgotten."""
 REMEMBERED = 16
 """Failures that are told apart, so that none counts twice."""
+_TELLING = frozenset({"GpuUnhealthy"})
+"""What a machine says of itself explains the failures that follow, and stays the reason."""
 NEVER_UNLESS_ALONE = 1_000
 """Level of a node that says itself, by a condition of the site's choice, that something is wrong with it."""
 
@@ -52,7 +54,10 @@ def held_against(before: Held | None, blame: Blame, now: float) -> Held:
         return before
     count = _left(before, now) if before is not None else 0
     keys = (*(before.keys if before is not None else ()), blame.key)[-REMEMBERED:]
-    return Held(count + 1, min(blame.at, now), blame.reason, blame.message, keys)
+    reason, message = blame.reason, blame.message
+    if before is not None and before.reason in _TELLING and reason not in _TELLING and now < before.until:
+        reason, message = before.reason, before.message
+    return Held(count + 1, min(blame.at, now), reason, message, keys)
 
 
 def _left(held: Held, now: float) -> int:

@@ -51,7 +51,12 @@ def xid(fleet: Fleet) -> Iterator[Hit]:
     yield from _gpu_fault(fleet, f"echo '0 79' >> {GPUS_FILE}.xids", "Xid 79")
 
 
-@kind("GPU by NVML", "uncorrected ECC errors, rows to be remapped, then a rank dies", cuts=True, engine="real")
+@kind(
+    "GPU by NVML",
+    "uncorrected ECC errors, a row to be remapped, then a rank dies: blamed and avoided",
+    cuts=True,
+    engine="real",
+)
 def ecc(fleet: Fleet) -> Iterator[Hit]:
     lines = "0 ecc.volatile.uncorrected 2\\n0 rows.pending 1\\n"
     yield from _gpu_fault(fleet, f"printf '{lines}' > {GPUS_FILE}", "GPU 0")
