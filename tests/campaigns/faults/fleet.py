@@ -217,6 +217,14 @@ class Fleet:
         ready = self.r1.condition("Ready")
         return "" if ready.get("status") == "True" else str(ready.get("message"))
 
+    def rest(self, most: int) -> None:
+        """Replicas that have failed more often in a row than `most` would come back later and later: new ones."""
+        if max(entry.get("restarts", 0) for entry in self.r1.status()["replicaStatuses"]) > most:
+            self.r1.kubectl("scale", "r1d", "r1", "--replicas=0")
+            wait_for("none is left", self.r1.pods, until=lambda pods: pods == [])
+            self.r1.kubectl("scale", "r1d", "r1", f"--replicas={self.replicas}")
+        self.settle()
+
     def settle(self, hit: Hit = NOBODY) -> None:
         """Until all is as before a fault, with others in the place of what it has hit, and the operator has looked."""
 
