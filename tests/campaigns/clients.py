@@ -69,18 +69,31 @@ class Loss:
 
 @dataclass
 class Tally:
-    """What came of requests. `retried`: how often a user of the kept kind tried again."""
+    """What came of requests. `retried`: how often a user of the kept kind tried again. `oldest`: when the oldest one
+    that nothing has come of yet was sent (Unix seconds); 0: there is none."""
 
     new: int = 0
     kept: int = 0
     retried: int = 0
     slowest: float = 0.0
+    oldest: float = 0.0
     lost: list[Loss] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, text: str) -> Tally:
         fields: dict[str, Any] = json.loads(text)
         return cls(**{**fields, "lost": [Loss(**each) for each in fields["lost"]]})
+
+    def plus(self, later: Tally) -> Tally:
+        """Both, one after the other."""
+        return Tally(
+            self.new + later.new,
+            self.kept + later.kept,
+            self.retried + later.retried,
+            max(self.slowest, later.slowest),
+            later.oldest,
+            [*self.lost, *later.lost],
+        )
 
     def answered(self, user: User, seconds: float) -> None:
         if user.kept:
@@ -104,6 +117,7 @@ class Users:
     def __init__(self, base: str, model: str) -> None:
         self._url, self._model = f"{base}/v1/chat/completions", model
         self._over, self._tally = asyncio.Event(), Tally()
+        self._sent: dict[User, float] = {}
 
     async def run(self, users: Sequence[User]) -> None:
         await self._first_answer()
@@ -111,6 +125,7 @@ class Users:
         tasks = [asyncio.create_task(self._ask_on(user)) for user in users]
         while await asyncio.to_thread(sys.stdin.readline):
             tally, self._tally = self._tally, Tally()
+            tally.oldest = min(self._sent.values(), default=0.0)
             print(json.dumps(asdict(tally)), flush=True)
         self._over.set()
         await asyncio.gather(*tasks)
@@ -127,7 +142,7 @@ class Users:
     async def _ask_on(self, user: User) -> None:
         async with _session(user.kept) as session:
             while not self._over.is_set():
-                began = time.monotonic()
+                began, self._sent[user] = time.monotonic(), time.time()
                 try:
                     await self._ask_as(session, user)
                     self._tally.answered(user, time.monotonic() - began)

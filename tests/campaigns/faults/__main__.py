@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.behaviour.world import CHECKOUT, Operator, World
-from tests.campaigns.clients import Tally
+from tests.behaviour.world import CHECKOUT, Operator, World, wait_for
+from tests.campaigns.clients import ANSWER_SECONDS, Tally
 from tests.campaigns.faults import on_control, on_nodes, on_parts, on_pods, preload
 from tests.campaigns.faults.fleet import NOBODY, NODES, REPLICAS, Fleet, Watch, cluster_and_operators, fleet
 from tests.campaigns.faults.kinds import ALL, Kind
@@ -47,13 +47,26 @@ def play(kind: Kind, it: Fleet, users: Crowd, watch: Watch) -> Outcome:
         watch.of(it.gateways())
     except Exception as error:  # whatever it was, it belongs into the table, and the next fault is played
         told = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-    tally = users.tally()
+    tally = _all_of(users, it.now())
     try:
         next(act, None)
     except Exception as error:
         told, settled = f"afterwards: {type(error).__name__}: {error}".splitlines()[0][:300], None
     seen = rotation(watch.seen(), it.at, hit.url, REPLICAS)
     return Outcome(kind.group, kind.name, kind.remains, kind.cuts, tally, seen, settled, told, kind.refuses)
+
+
+def _all_of(users: Crowd, until: float) -> Tally:
+    """What came of every request that was sent before `until`: a connection to a machine that is off hangs for long."""
+    tally = users.tally()
+
+    def oldest() -> float:
+        nonlocal tally
+        tally = tally.plus(users.tally())
+        return tally.oldest
+
+    wait_for("who waits is answered", oldest, until=lambda sent: sent >= until, seconds=2 * ANSWER_SECONDS)
+    return tally
 
 
 def campaign(kinds: Sequence[Kind], world: World, operators: Sequence[Operator]) -> Iterator[Outcome]:
