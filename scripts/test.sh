@@ -74,9 +74,9 @@ lane() { # lane PART… : one after the other; each part's whole output is print
 }
 
 say "All tests; a part's output comes when it has ended"
-lane unit integration cluster behaviour &
+lane unit integration behaviour &
 others=$!
-lane engine e2e &
+lane engine e2e cluster &
 engines=$!
 wait "$others" "$engines"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from r1_operator.api.types import R1DeploymentStatus
 from r1_operator.cli.nodes_command import rows_of
-from r1_operator.cli.rollout_command import differences, stands, undo_operations
+from r1_operator.cli.rollout_command import differences, same_spec, stands, undo_operations
 from r1_operator.manifests.template import Template
 from r1_operator.placement.blame import Held
 from r1_operator.rounds.asked import asked_of
@@ -54,6 +54,12 @@ def test_an_undo_asks_for_what_was_asked_and_leaves_the_rest() -> None:
     assert (back["replicas"], back["strategy"]) == (5, {"maxSurge": 2})
     assert back["engine"]["podTemplate"]["metadata"]["labels"] == {"team": "b"}, "people's labels are no revision's"
     assert undo_operations(back, before, [before, after]) == []
+
+
+def test_an_undo_is_of_the_spec_that_was_seen_whatever_became_of_the_status() -> None:
+    """An operator that wrote the status in that moment made it fail: "due to an error in our request"."""
+    seen = {"metadata": {"generation": 7, "resourceVersion": "1001"}, "spec": SPEC}
+    assert same_spec(seen) == {"op": "test", "path": "/metadata/generation", "value": 7}
 
 
 def test_an_undo_of_new_defaults_names_the_image() -> None:

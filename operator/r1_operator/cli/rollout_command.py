@@ -23,6 +23,8 @@ from .cluster_access import FAILED, Told, table
 from .cluster_access import run as run_in_cluster
 
 _LOOK_SECONDS = 2.0
+_NOT_AS_TESTED = 422
+"""How the API server answers a JSON Patch whose `test` fails; what it does not take as a spec comes with causes."""
 _GIVES_UP = frozenset(
     {Reason.CANARY_ABORTED, Reason.PROGRESS_DEADLINE_EXCEEDED, Reason.INVALID_SPEC, Reason.PLAN_REFUSED}
 )
@@ -143,8 +145,12 @@ async def _undo(client: Client, options: argparse.Namespace) -> int:
     operations = undo_operations(obj["spec"], target, templates)
     if not operations:
         raise Told(f"the spec is that of revision {target.revision} already")
-    test = {"op": "test", "path": "/metadata/resourceVersion", "value": obj["metadata"]["resourceVersion"]}
-    await client.patch_json(R1_DEPLOYMENTS, options.namespace, options.name, [test, *operations])
+    try:
+        await client.patch_json(R1_DEPLOYMENTS, options.namespace, options.name, [same_spec(obj), *operations])
+    except ApiError as error:
+        if error.status != _NOT_AS_TESTED or error.details.get("causes"):
+            raise
+        raise Told(f"the spec of {options.name} was changed by somebody in this moment; try again") from error
     fields = ", ".join(operation["path"].replace("/spec/", "spec.").replace("/", ".") for operation in operations)
     print(f"{options.name}: {fields} as in revision {target.revision}; change it where your manifests are kept, too")
     return 0
@@ -169,6 +175,11 @@ def _target(
     if not earlier:
         raise Told(f"no other revision of {options.name} is kept; see `r1 rollout history {options.name}`")
     return max(earlier, key=lambda t: (t.made_at, t.revision))
+
+
+def same_spec(obj: JsonObject) -> dict[str, Any]:
+    """Test of a JSON Patch: that the spec is the one which was looked at. The status may be written all the time."""
+    return {"op": "test", "path": "/metadata/generation", "value": obj["metadata"]["generation"]}
 
 
 def undo_operations(spec: Mapping[str, Any], target: Template, templates: list[Template]) -> list[dict[str, Any]]:
