@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All tests, in two lanes at once: real Ray and SGLang in one, which compute; everything else in the other, which mostly
-# waits for a control plane. `scripts/test.sh unit` (integration, cluster, behaviour, engine, e2e) runs one part alone.
+# All tests, in two lanes at once: real Ray and SGLang in one, which compute, and then the local cluster's own; everything
+# else in the other, which mostly waits for a control plane. `scripts/test.sh unit` (integration, cluster, behaviour,
+# engine, e2e) runs one part alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

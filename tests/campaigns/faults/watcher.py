@@ -63,6 +63,7 @@ async def main() -> None:
         watcher = Watcher(session)
         while line := await asyncio.to_thread(sys.stdin.readline):
             watcher.watch(json.loads(line))
+        watcher.watch([])
 
 
 if __name__ == "__main__":
