@@ -119,6 +119,10 @@ def check_canary(deploy: Deploy, fault: str) -> None:
     wait_for("nothing is left of it", r1.gangs, until=lambda gangs: gangs == {"r1-0-0": "Ready"})
     assert serving_revisions(r1) == [good]
     assert r1.status()["rollout"]["canary"] == "Aborted"
+    # The abort is told for as long as the spec asks for what was aborted, not only while something of it is left.
+    r1.kubectl("annotate", "r1d", "r1", "--overwrite", "look=again")
+    wait_for("a round", lambda: r1.condition("Ready"), until=lambda ready: ready.get("status") == "True")
+    assert r1.condition("Progressing")["reason"] == "CanaryAborted"
 
 
 def without(crd: dict[str, Any], *paths: str) -> dict[str, Any]:

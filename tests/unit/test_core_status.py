@@ -16,7 +16,7 @@ from r1_operator.lifecycle.gangs import Failure, GangState
 from r1_operator.placement.place import Unplaceable
 from r1_operator.status.derive import FIGURES_SECONDS, LOAD_PERIOD_SECONDS, derive
 from r1_operator.status.faults import ERROR_SECONDS, ROUTE_SECONDS, WAITING_SECONDS
-from r1_operator.status.observation import Finding, Observation, Reading
+from r1_operator.status.observation import Finding, Observation, Reading, Trial
 from r1_operator.status.transitions import events
 from r1_operator.telemetry.metrics import Metrics
 
@@ -330,3 +330,16 @@ def test_the_figures_tell_what_the_status_tells() -> None:
     assert figure("condition", condition="WeightsReady") is None  # Unknown is not False
     metrics.forget(key)
     assert (figure("gangs", stage="Ready"), figure("condition", condition="Ready")) == (None, None)
+
+
+def test_an_aborted_trial_is_told_as_long_as_the_spec_asks_for_it() -> None:
+    """It was told only until the canary had gone; from then on "1 of 1 replicas run revision …" hid it."""
+    serves = view(GangState.READY)
+    trouble = Finding("False", Reason.CANARY_ABORTED, "the trial of revision b failed: 3 of 3 requests")
+    trial = Trial("b", "Aborted", "3 of 3 requests")
+    status = derive(R1DeploymentStatus(), observed(serves, trial=trial, troubles=(trouble,)), NOW)
+    assert condition(status, "Progressing") == ("False", "CanaryAborted")
+    assert condition(status, "Ready")[0] == "True"
+    later = derive(status, observed(serves, trial=trial, troubles=(trouble,)), NOW + 300)
+    assert condition(later, "Progressing") == ("False", "CanaryAborted")
+    assert condition(later, "Stalled") == ("True", "CanaryAborted")

@@ -100,6 +100,9 @@ def _complete(observed: Observation) -> bool:
     decision = observed.decision
     if decision is None or decision.leaving or observed.spec_valid.status == "False":
         return False
+    trial = observed.trial
+    if trial is not None and trial.state == "Aborted" and trial.revision != observed.revision:
+        return False  # what the spec asks for does not run, however well its predecessor does
     if len(decision.replicas) != observed.total or updated(observed) < observed.total:
         return False
     if observed.desired == 0:
