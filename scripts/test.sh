@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# All tests, in two lanes at once: real Ray and SGLang in one, which compute, and then the local cluster's own; everything
-# else in the other, which mostly waits for a control plane. `scripts/test.sh unit` (integration, cluster, behaviour,
-# engine, e2e) runs one part alone.
+# All tests, in two lanes at once: real Ray and SGLang in one, which compute; everything else in the other, which mostly
+# waits for a control plane. `scripts/test.sh unit` (integration, cluster, behaviour, engine, e2e) runs one part alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,9 +74,9 @@ lane() { # lane PART… : one after the other; each part's whole output is print
 }
 
 say "All tests; a part's output comes when it has ended"
-lane unit integration behaviour &
+lane unit integration cluster behaviour &
 others=$!
-lane engine e2e cluster &
+lane engine e2e &
 engines=$!
 wait "$others" "$engines"
 
