@@ -350,12 +350,14 @@ class Deployment:
         text = self.cluster.exec_inside(["curl", "-sf", f"http://{address}:30000/metrics"], capture_output=True).stdout
         return sum(float(n) for n in re.findall(r"(?m)^sglang:prompt_tokens_total\S* (\S+)$", text))
 
+    def gateway_token(self) -> str:
+        """What the gateways' admin port asks for."""
+        master = self._reader.get(f"/api/v1/namespaces/{LEASE_NAMESPACE}/secrets/{names.MASTER_SECRET}")
+        return Keys(base64.b64decode(master["data"][names.MASTER_KEY_KEY])).gateway(self.uid())
+
     def routed(self) -> set[str]:
         """Gangs that every gateway pod which runs sends requests to."""
-        master = self._reader.get(f"/api/v1/namespaces/{LEASE_NAMESPACE}/secrets/{names.MASTER_SECRET}")
-        keys = Keys(base64.b64decode(master["data"][names.MASTER_KEY_KEY]))
-        uid = json.loads(self.kubectl("get", "r1d", self.name, "-o", "json"))["metadata"]["uid"]
-        token = keys.gateway(uid)
+        token = self.gateway_token()
         heads = {f"http://{p['status'].get('podIP')}:30000": p["metadata"]["name"][:-2] for p in self.pods()}
         found = []
         for pod in self.pods("gateway"):

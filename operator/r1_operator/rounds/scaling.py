@@ -32,9 +32,14 @@ class Scaling:
 
 def scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling:
     """Decide on the number of replicas, and how many spares there are beside them: none where none is wanted."""
-    found, spec = _scale(facts, verdicts, now), facts.subject.spec
-    spares = spec.spare_replicas if spec is not None else facts.subject.status.spare_replicas
-    return replace(found, spares=spares if found.in_force else 0)
+    found = _scale(facts, verdicts, now)
+    return replace(found, spares=_spares(facts) if found.in_force else 0)
+
+
+def _spares(facts: Facts) -> int:
+    """What is asked for; while the spec cannot be read, what was."""
+    spec = facts.subject.spec
+    return spec.spare_replicas if spec is not None else facts.subject.status.spare_replicas
 
 
 def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling:
@@ -86,9 +91,7 @@ def _what_runs(facts: Facts, first: int) -> int:
 
 
 def _without_spares(facts: Facts, running: int) -> int:
-    spec, status = facts.subject.spec, facts.subject.status
-    spares = spec.spare_replicas if spec is not None else status.spare_replicas
-    return max(min(running, 1), running - spares)
+    return max(min(running, 1), running - _spares(facts))
 
 
 def _started(gang: Gang) -> float:

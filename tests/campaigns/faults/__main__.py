@@ -38,16 +38,16 @@ def play(kind: Kind, it: Fleet, users: Crowd, watch: Watch) -> Outcome:
     it.rest(MOST_RESTARTS[kind.engine])
     watch.of(it.gateways())
     users.tally()  # what came before is not the fault's
-    it.at, settled, told, hit = it.now(), None, "", NOBODY
+    it.at, settled, told, hit = time.time(), None, "", NOBODY
     act = kind.act(it)
     try:
         hit = next(act)
         it.settle(hit)
-        settled = it.now() - it.at
+        settled = time.time() - it.at
         watch.of(it.gateways())
     except Exception as error:  # whatever it was, it belongs into the table, and the next fault is played
         told = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-    tally = _all_of(users, it.now())
+    tally = _all_of(users, time.time())
     try:
         next(act, None)
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -17,9 +16,8 @@ from typing import Any
 
 import yaml
 from r1_operator.api import names
-from r1_operator.manifests.keys import Keys
 
-from tests.behaviour.world import CHECKOUT, CRD, LEASE_NAMESPACE, Deployment, Operator, World, wait_for
+from tests.behaviour.world import CHECKOUT, CRD, Deployment, Operator, World, wait_for
 from tests.campaigns.faults import preload, watcher
 from tests.campaigns.faults.measure import Seen
 from tests.campaigns.rotation import is_ready
@@ -113,7 +111,6 @@ class Fleet:
     def __init__(self, world: World, r1: Deployment, operators: Sequence[Operator], env: Mapping[str, str]) -> None:
         self.world, self.r1, self.cluster = world, r1, world.cluster
         self.operators, self.env = operators, dict(env)
-        self.replicas = REPLICAS
         self._turn, self.at = 0, 0.0
         """`at`: when the fault that is under way began (Unix seconds)."""
 
@@ -156,9 +153,6 @@ class Fleet:
         """How long a fault lasts."""
         time.sleep(seconds)
 
-    def now(self) -> float:
-        return time.time()
-
     def may_make_pods(self) -> bool:
         """Whether the API server takes a pod in its namespace now."""
         with suppress(ClusterError):
@@ -179,9 +173,7 @@ class Fleet:
 
     def gateways(self) -> list[tuple[str, str]]:
         """Address and token of each."""
-        reader = self.world.reader
-        secret = reader.get(f"/api/v1/namespaces/{LEASE_NAMESPACE}/secrets/{names.MASTER_SECRET}")
-        token = Keys(base64.b64decode(secret["data"][names.MASTER_KEY_KEY])).gateway(self.r1.uid())
+        token = self.r1.gateway_token()
         pods = [pod for pod in self.r1.pods("gateway") if pod["status"].get("podIP") and not _is_over(pod)]
         return sorted((str(pod["status"]["podIP"]), token) for pod in pods)
 
@@ -206,10 +198,10 @@ class Fleet:
         if status.get("observedGeneration") != resource["metadata"]["generation"]:
             return "the newest spec has not been seen"
         counts = [status.get(f, 0) for f in ("desiredReplicas", "replicas", "readyReplicas", "updatedReplicas")]
-        if set(counts) != {self.replicas}:
-            return f"{counts} of {self.replicas} desired, made, ready, updated; {self.r1.gangs()}"
+        if set(counts) != {REPLICAS}:
+            return f"{counts} of {REPLICAS} desired, made, ready, updated; {self.r1.gangs()}"
         engines = [pod for pod in self.r1.pods() if not _is_over(pod)]
-        if len(engines) != self.replicas * NODES_PER_REPLICA or not all(map(is_ready, engines)):
+        if len(engines) != REPLICAS * NODES_PER_REPLICA or not all(map(is_ready, engines)):
             return f"{len(engines)} engine pods, {sum(map(is_ready, engines))} ready"
         gateways = [pod for pod in self.r1.pods("gateway") if not _is_over(pod)]
         if len(gateways) != GATEWAYS or not all(map(is_ready, gateways)):
@@ -222,7 +214,7 @@ class Fleet:
         if max(entry.get("restarts", 0) for entry in self.r1.status()["replicaStatuses"]) > most:
             self.r1.kubectl("scale", "r1d", "r1", "--replicas=0")
             wait_for("none is left", self.r1.pods, until=lambda pods: pods == [])
-            self.r1.kubectl("scale", "r1d", "r1", f"--replicas={self.replicas}")
+            self.r1.kubectl("scale", "r1d", "r1", f"--replicas={REPLICAS}")
         self.settle()
 
     def settle(self, hit: Hit = NOBODY) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 from tests.behaviour.world import wait_for
@@ -77,15 +78,11 @@ def _gpu_fault(fleet: Fleet, command: str, words: str) -> Iterator[Hit]:
     victim = fleet.victim()
     node = victim.nodes[1]
     fleet.r1.kubectl("exec", victim.pods[1], "--", "sh", "-c", command)
-    wait_for("the fault is told", lambda: _told(fleet), until=lambda told: words in told)
-    fleet.at = fleet.now()
+    wait_for("the fault is told", lambda: str(fleet.r1.status()), until=lambda told: words in told)
+    fleet.at = time.time()
     fleet.on_node(node, PARTS[0][1], signal.SIGKILL)
     yield victim.replaced
     assert node not in fleet.r1.nodes().values(), f"{node} was taken again"
     listed = [line for line in fleet.r1.r1("nodes").splitlines() if line.startswith(f"{node} ")]
     assert words in "".join(listed), f"`r1 nodes` says nothing of it: {listed}"
     fleet.r1.r1("nodes", "clear", node)
-
-
-def _told(fleet: Fleet) -> str:
-    return str(fleet.r1.status())
