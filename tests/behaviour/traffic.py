@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
@@ -31,7 +32,7 @@ _QUESTION: Final = {"model": "tiny-r1", "messages": [{"role": "user", "content":
 
 @dataclass
 class Answers:
-    """`good`: whole answers so far. `lost`: everything else that a client got, in words."""
+    """`good`: whole answers so far. `lost`: everything else that a client got, with its time, in words."""
 
     good: int = 0
     lost: list[str] = field(default_factory=list)
@@ -87,7 +88,7 @@ async def _ask_on(url: str, pause: float, answers: Answers, over: asyncio.Event)
             if lost is None:
                 answers.good, started = answers.good + 1, True
             elif started:
-                answers.lost.append(lost)
+                answers.lost.append(f"{lost} (at {datetime.now(UTC):%H:%M:%S.%f})")
             await asyncio.sleep(pause if lost is None else _AFTER_A_LOSS_SECONDS)
 
 
