@@ -19,8 +19,7 @@ from r1_operator.api.types import R1DeploymentStatus
 from r1_operator.lifecycle.actions import CreateGang, EndPods, Why
 from r1_operator.placement.nodes import OUT_OF_SERVICE
 from r1_operator.rounds.guard import BREAKER_NODES, BREAKER_SHARE
-
-from tests.simulation.cluster import SimulatedCluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, spec_of
 
 LIMIT = 4
 FITS_ALL, FITS_BIG, FITS_NONE = "1Gi", "100Gi", "999Gi"

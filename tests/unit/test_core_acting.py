@@ -12,8 +12,7 @@ from r1_operator.controller.acting import Actor, GangRefused, NameTaken
 from r1_operator.controller.memory import LONGEST_WAIT_SECONDS, Memory, is_quota, overdrawn
 from r1_operator.lifecycle.actions import CreateGang, Why
 from r1_operator.manifests.template import Template
-
-from tests.simulation.cluster import SimulatedCluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, spec_of
 
 UID = "uid-r1"
 QUOTA = ApiError(403, "Forbidden", 'pods "x" is forbidden: exceeded quota: compute, requested: pods=1')

@@ -22,8 +22,7 @@ from r1_operator.placement.blame import (
 from r1_operator.placement.nodes import node_of
 from r1_operator.placement.place import Placement, Request, Shape, Unplaceable, place
 from r1_operator.rounds.facts import Facts
-
-from tests.simulation.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
 
 
 def where(cluster: SimulatedCluster, gang: str) -> set[str]:

@@ -10,8 +10,8 @@ import pytest
 from r1_operator.api import names
 from r1_operator.manifests.network_policy import Reach, network_policies
 from r1_operator.rounds.decide import decide
+from r1_simulate.cluster import SimulatedCluster, spec_of
 
-from tests.simulation.cluster import SimulatedCluster, spec_of
 from tests.unit.test_gateway_manifests import context
 
 OPERATOR = {

@@ -11,8 +11,7 @@ from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus
 from r1_operator.lifecycle.actions import CreateGang
 from r1_operator.rounds.facts import Served
-
-from tests.simulation.cluster import SETTINGS, SimulatedCluster, ends, reasons, serving_cluster, spec_of
+from r1_simulate.cluster import SETTINGS, SimulatedCluster, ends, reasons, serving_cluster, spec_of
 
 
 def revisions(cluster: SimulatedCluster) -> list[str]:

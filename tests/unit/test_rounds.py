@@ -13,8 +13,7 @@ from r1_operator.api.types import R1DeploymentStatus
 from r1_operator.placement.place import Request
 from r1_operator.rounds.decide import decide
 from r1_operator.rounds.guard import losses
-
-from tests.simulation.cluster import SimulatedCluster, ends, reasons, serving_cluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, ends, reasons, serving_cluster, spec_of
 
 MORE_THAN_ANY_NODE = "999Gi"
 

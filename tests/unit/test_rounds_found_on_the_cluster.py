@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from r1_operator.api.reasons import Reason
-
-from tests.simulation.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
 
 
 # --- an image that cannot be pulled ----------------------------------------------------------------------------------

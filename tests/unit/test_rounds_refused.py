@@ -9,8 +9,7 @@ from r1_operator.api.reasons import Reason
 from r1_operator.lifecycle.actions import CreateGang
 from r1_operator.rounds.decide import decide, next_look
 from r1_operator.status.observation import Finding
-
-from tests.simulation.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, reasons, serving_cluster, spec_of
 
 MORE_THAN_ANY_NODE = "999Gi"
 

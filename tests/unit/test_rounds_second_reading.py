@@ -12,8 +12,7 @@ from r1_operator.lifecycle.actions import EndPods
 from r1_operator.lifecycle.gangs import Heard
 from r1_operator.rounds.decide import Round, Waiting, decide
 from r1_operator.rounds.facts import Facts, Gateways
-
-from tests.simulation.cluster import SimulatedCluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, spec_of
 
 
 def serving(*, nodes: int, replicas: int = 1, size: int = 1) -> SimulatedCluster:

@@ -7,8 +7,7 @@ from dataclasses import replace
 from r1_operator.api.types import Autoscaling, R1DeploymentStatus, Strategy
 from r1_operator.autoscaling.decide import ScalingState, decide
 from r1_operator.autoscaling.window import ReplicaLoad, Sample
-
-from tests.simulation.cluster import SimulatedCluster, spec_of
+from r1_simulate.cluster import SimulatedCluster, spec_of
 
 
 def with_spares(replicas: int, spares: int, small: int = 6) -> SimulatedCluster:

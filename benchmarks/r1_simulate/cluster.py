@@ -28,7 +28,7 @@ from r1_operator.rounds.reading import Settings, Subject, read_subject
 from r1_operator.status.derive import derive
 from r1_operator.status.observation import Finding, Observation
 
-from tests.simulation.machines import Machines, node
+from r1_simulate.machines import Machines, node
 
 SETTINGS = Settings("engine:1", "gateway:1", built_in_profiles(), "r1operator.dev/fabric")
 ROUTER_SECONDS = 1.0
