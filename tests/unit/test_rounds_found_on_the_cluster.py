@@ -82,3 +82,15 @@ def test_a_gang_of_which_nothing_is_left_is_not_forgotten_for_an_older_one_that_
         cluster.machines.pods.pop(pod["metadata"]["name"])
     cluster.settle(40, 3.0)
     assert cluster.serving() == ["r1-0-2"]
+
+
+def test_a_name_is_not_used_twice_while_an_older_attempt_of_the_replica_drains() -> None:
+    """Found by the fleet simulator: up and down and up again within one long drain made r1-1-1 a second time."""
+    cluster = serving_cluster(2, small=8)
+    cluster.change(drain={"seconds": 3000})
+    for replicas in (1, 2, 1, 2):
+        cluster.change(replicas=replicas)
+        cluster.settle(2, 2.0)
+    assert cluster.created.most_common(1)[0][1] == 1, cluster.created
+    cluster.settle(8, 3.0)
+    assert len(cluster.serving()) == 2

@@ -299,11 +299,16 @@ def _waits_first(view: ReplicaView) -> bool:
 
 
 def _next_attempt(replica: int, observed: Observed) -> int:
-    known = [g.attempt for g in observed.gangs if g.replica == replica]
+    gangs = [g for g in observed.gangs if g.replica == replica]
+    known = [g.attempt for g in gangs]
     record = observed.evidence.records.get(replica)
     if record is not None:
         known.append(record.attempt)
-    return max(known) + 1 if known else observed.attempt_floor
+    if not known:
+        return observed.attempt_floor
+    # While one drains for long, another may have come after it and gone before it: only the floor remembers that one.
+    leaving = all(any(m.deleting for m in g.members) for g in gangs)
+    return max(max(known) + 1, observed.attempt_floor) if leaving else max(known) + 1
 
 
 def _unplaced(views: Sequence[ReplicaView], observed: Observed) -> tuple[Gang, ...]:

@@ -73,9 +73,10 @@ def _counts(previous: R1DeploymentStatus, observed: Observation) -> dict[str, An
 
 
 def _attempt_floor(previous: R1DeploymentStatus, entries: Sequence[ReplicaStatus]) -> int:
-    """Above every attempt of the replicas that are gone, whatever index comes next."""
-    left = {replica for replica, _ in gangs_in(entries)}
-    gone = [attempt for replica, attempt in gangs_in(previous.replica_statuses) if replica not in left]
+    """Above every attempt that is gone and was its replica's last, whatever index comes next."""
+    left = dict(sorted(gangs_in(entries)))
+    before = gangs_in(previous.replica_statuses)
+    gone = [attempt for replica, attempt in before if left.get(replica, -1) < attempt]
     return max([previous.attempt_floor, *(attempt + 1 for attempt in gone)])
 
 
