@@ -13,6 +13,8 @@ from typing import Any
 from r1_operator.api import names
 from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus
+from r1_operator.autoscaling.history import Minute
+from r1_operator.autoscaling.window import Sample
 from r1_operator.lifecycle.actions import CreateGang, EndPods, Why
 from r1_operator.lifecycle.gangs import Gang, Hang, Heard
 from r1_operator.lifecycle.observed import Refusal
@@ -88,6 +90,11 @@ class SimulatedCluster:
     told: dict[str, float] = field(default_factory=dict)
     heard_at: dict[str, float] = field(default_factory=dict)
     hangs: dict[str, Hang] = field(default_factory=dict)
+    loads: Mapping[str, int] | None = None
+    """Requests of each gang; None: the higher a replica's number, the less it has to do."""
+    window: tuple[Sample, ...] = ()
+    minutes: tuple[Minute, ...] = ()
+    start_seconds: float | None = None
     forgotten_loads: bool = False
     created: Counter[str] = field(default_factory=Counter)
     ran: set[str] = field(default_factory=set)
@@ -95,7 +102,9 @@ class SimulatedCluster:
     round: Round | None = None
 
     def __post_init__(self) -> None:
-        self.resource = str(_read(json.dumps(self.spec), "engine:1").plan.resource_name)  # type: ignore[union-attr]
+        plan = _read(json.dumps(self.spec), "engine:1").plan
+        assert plan is not None, "the spec can be planned"
+        self.resource, self.devices = plan.resource_name, plan.gpus_per_node
         self.machines = Machines(self.resource)
         for i in range(self.small):
             self.add_node(f"s{i}", "64Gi")
@@ -103,7 +112,7 @@ class SimulatedCluster:
             self.add_node(f"b{i}", "256Gi")
 
     def add_node(self, name: str, memory: str = "64Gi") -> None:
-        self.machines.nodes[name] = node(name, memory, self.resource)
+        self.machines.nodes[name] = node(name, memory, self.resource, self.devices)
 
     # --- observe -----------------------------------------------------------------------------------------------------
     def subject(self) -> Subject:
@@ -155,9 +164,10 @@ class SimulatedCluster:
             if gang.head is None or gang.head.phase != "Running":
                 continue
             reachable = not self.mute_all and gang.name not in machines.mute
-            if reachable and machines.serves(gang.name):
+            if reachable and (gang.name in machines.starting or machines.serves(gang.name)):
                 self.heard_at[gang.name] = self.now
-                heard[gang.name] = Heard("Ready", "")
+                starts = gang.name in machines.starting
+                heard[gang.name] = Heard("Weights", "", self.now) if starts else Heard("Ready", "")
             silence[gang.name] = self.now - self.heard_at.setdefault(gang.name, self.now)
         held: dict[str, dict[str, Any]] = {}
         for pod in machines.pods.values():
@@ -173,7 +183,15 @@ class SimulatedCluster:
             templates=dict(self.templates),
             nodes=Nodes(nodes, holding - set(machines.nodes), held, (), Fleet(holding, holding - ready)),
             engines=Engines(
-                heard, silence, self._loads(gangs), hangs=self._hangs(), served=self.served, answers=self.answers
+                heard,
+                silence,
+                self._loads(gangs),
+                hangs=self._hangs(),
+                window=self.window,
+                minutes=self.minutes,
+                start_seconds=self.start_seconds,
+                served=self.served,
+                answers=self.answers,
             ),
             live={("ConfigMap", "r1-gateway"): self._gateway_config()},
             may_adopt=self.may_adopt,
@@ -191,8 +209,9 @@ class SimulatedCluster:
         return self.hangs
 
     def _loads(self, gangs: tuple[Gang, ...]) -> Mapping[str, int]:
-        """The higher the replica's number, the less it has to do."""
-        return {} if self.forgotten_loads else {g.name: 100 - g.replica for g in gangs}
+        if self.forgotten_loads:
+            return {}
+        return self.loads if self.loads is not None else {g.name: 100 - g.replica for g in gangs}
 
     # --- one round ------------------------------------------------------------------------------------------------
     def reconcile(self, *, crash_after: int | None = None) -> Round:
@@ -275,6 +294,8 @@ class SimulatedCluster:
             trial=round_.trial,
             revision=round_.revision,
             scaling=round_.scaling.decision,
+            last_scale_up=round_.scaling.last_up,
+            last_scale_down=round_.scaling.last_down,
             spares=round_.scaling.spares,
         )
         self.status = derive(self.status, observation, self.now + self.skew)

@@ -15,14 +15,14 @@ from r1_operator.placement.nodes import OUT_OF_SERVICE, holder_of
 Pod = dict[str, Any]
 
 
-def node(name: str, memory: str, resource: str) -> dict[str, Any]:
+def node(name: str, memory: str, resource: str, devices: int = 1) -> dict[str, Any]:
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": rfc3339(0)}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": {}},
         "spec": {},
-        "status": {"allocatable": {resource: "1", "memory": memory, "cpu": "64"}, "conditions": [ready]},
+        "status": {"allocatable": {resource: str(devices), "memory": memory, "cpu": "256"}, "conditions": [ready]},
     }
 
 
@@ -41,6 +41,8 @@ class Machines:
     images_gone: bool = False
     """No container is started any more: its image cannot be pulled."""
     mute: set[str] = field(default_factory=set)
+    starting: set[str] = field(default_factory=set)
+    """Gangs that load still: their containers run, and nobody is served."""
     bad: set[str] = field(default_factory=set)
     """Values of the engine's variable REVISION with which it ends as soon as it starts."""
 
@@ -107,7 +109,7 @@ class Machines:
             if self._is_bad(pod):
                 self.end(gang, 70, now, range(99))
         ended = any("terminated" in c["state"] for c in pod["status"]["containerStatuses"])
-        ready = not ended and gang not in self.unready
+        ready = not ended and gang not in self.unready | self.starting
         self._condition(pod, "Ready", "True" if ready else "False", now)
 
     def _is_bad(self, pod: Pod) -> bool:
@@ -150,7 +152,7 @@ class Machines:
         """Whether users' requests are answered there, whatever anybody thinks of it."""
         pods = self.of(gang)
         whole = pods and len(pods) == int(pods[0]["metadata"]["labels"][names.LABEL_NODES])
-        return bool(whole) and all(
+        return bool(whole and gang not in self.starting) and all(
             p["spec"].get("nodeName") not in {None, *self.off}
             and p["status"]["phase"] == "Running"
             and all("running" in c["state"] for c in p["status"]["containerStatuses"])

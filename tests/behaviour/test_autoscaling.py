@@ -18,12 +18,11 @@ def test_replicas_follow_the_load_and_spec_stays(deploy: Callable[..., Deploymen
     r1.await_ready("r1-0-0")
     r1.await_condition("Autoscaling", "True")
 
-    r1.fault("r1-0-0-0", "load", kvUsage=0.9, tokensPerSecond=100, running=8, waiting=0)
+    r1.fault("r1-0-0-0", "load", kvUsage=0.97, tokensPerSecond=100, running=8, waiting=0)
     wait_for("scaled up", r1.gangs, until=lambda g: g == {"r1-0-0": "Ready", "r1-1-0": "Ready"})
     assert r1.status()["desiredReplicas"] == 2
     assert r1.kubectl("get", "r1d", "r1", "-o", "jsonpath={.spec.replicas}") == "1"
-    # The mean of the last 15 s: some of it was before the load came.
-    told = re.compile(r"ScaledUp: KvUsageHigh: KV cache \d+% used in 1 replica \(target 70%\): from 1 to 2 replicas")
+    told = re.compile(r"ScaledUp: KvUsageHigh: KV cache \d+% used in 1 replica \(target 90%\): from 1 to 2 replicas")
     assert any(told.match(event) for event in r1.events()), r1.events()
 
     r1.fault("r1-0-0-0", "silent")

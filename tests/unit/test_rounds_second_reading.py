@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from unittest.mock import Mock
 
+from r1_operator.autoscaling.history import fold
 from r1_operator.autoscaling.window import ReplicaLoad, Sample
 from r1_operator.controller.placing import Placer
 from r1_operator.lifecycle.actions import EndPods
@@ -139,7 +140,8 @@ def test_a_replica_that_never_finds_a_node_holds_up_no_step_down() -> None:
         found = facts()
         loads = tuple(ReplicaLoad(0.0, 0.0, 0, 0) for _ in cluster.serving())
         window = tuple(Sample(cluster.now - 900 + 5 * i, loads) for i in range(181))
-        return replace(found, engines=replace(found.engines, window=window))
+        minutes = fold((), window, cluster.now)
+        return replace(found, engines=replace(found.engines, window=window, minutes=minutes))
 
     cluster.facts = idle  # type: ignore[method-assign]
     cluster.settle(200)

@@ -76,5 +76,5 @@ def test_the_autoscaler_counts_without_them() -> None:
     busy = ReplicaLoad(kv_usage=0.2, tokens_per_second=10.0, running=4, waiting=50)
     window = [Sample(1000.0 + 5 * i, (busy,) * 3, 0) for i in range(60)]
     state = ScalingState(desired=2, ready=3, spares=1)
-    assert decide(config, window, state, 1295.0).desired == 3
-    assert decide(config, window, replace(state, desired=3, spares=0), 1295.0).desired == 4
+    assert decide(config, (), window, state, 1295.0).desired == 3
+    assert decide(config, (), window, replace(state, desired=3, spares=0), 1295.0).desired == 4

@@ -133,6 +133,7 @@ class Reason(StrEnum):
     THROUGHPUT_HIGH = "ThroughputHigh"
     QUEUE_LONG = "QueueLong"
     REQUESTS_HIGH = "RequestsHigh"
+    FORECAST_HIGH = "ForecastHigh"
     LOAD_LOW = "LoadLow"
     AT_MAXIMUM = "AtMaximum"
     AT_MINIMUM = "AtMinimum"

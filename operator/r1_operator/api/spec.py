@@ -150,10 +150,10 @@ class Autoscaling(ApiModel):
     min_replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS, description="Never fewer replicas than this.")
     max_replicas: int = Field(ge=1, le=MAX_REPLICAS, description="Never more replicas than this.")
     target_kv_usage_percent: int = Field(
-        default=70,
+        default=90,
         ge=1,
-        le=95,
-        description="KV cache in use, mean over the replicas, that scaling aims at, in percent.",
+        le=100,
+        description="KV cache in use at which a replica counts as full, in percent.",
     )
     target_tokens_per_second_per_replica: int | None = Field(
         default=None,

@@ -1,39 +1,52 @@
-"""How many replicas the load needs.
+"""How many replicas the load needs, by the time that one more would serve.
 
-Each signal is turned into a number of replicas: KV use summed over the replicas / target, tokens per second / target,
-waiting requests / allowed ones. The largest counts. Up follows the mean of the last `UP_SECONDS`; down needs every
-sample of the whole scale-down cool-down to fit, with a margin, into fewer replicas. Replicas that are still starting
-already count as capacity, because desired includes them. Without complete and fresh data only the bounds act.
+The load is what is offered (demand.py); what a replica carries (capacity.py) makes replicas of it, as a real number for
+each minute. These are forecast for one start from now, with a bound that the forecast's own past errors set.
+Up as soon as the bound, the load of this minute or the queue needs more. Down only if the rest carries the bound with a
+margin, has done so for longer than a start takes, and a few at a time. Without fresh data nothing is done; where some
+replicas are silent, what is known may still add.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..api.reasons import Reason
 from ..api.types import Autoscaling
+from .capacity import Capacity, Load, Prior, capacity
+from .demand import NOW_SECONDS, offered, offered_now
+from .forecast import Forecast, forecast
+from .history import Minute
 from .window import Sample, recent
 
-UP_SECONDS = 15.0
-"""Mean over this long before a step up: shorter than any start, longer than one burst of a few requests."""
-FRESH_SECONDS = UP_SECONDS
+FRESH_SECONDS = 30.0
 """Older than this, a sample says nothing about now. One scrape that timed out is no reason to go blind."""
-TOLERANCE = 0.05
-"""Need above the present number by less than this share does not count (Kubernetes' HPA uses 0.1)."""
-DOWN_MARGIN = 0.8
-"""After a step down the rest may carry at most this share of their target: otherwise the next step would be up."""
-RUNNING_TARGET = 0.9
-"""Of the requests that the engines run at once. R1's cache holds more: they fill up first, then it queues."""
+QUEUE_SECONDS = 30.0
+"""A queue shorter than this is a burst that the running requests make room for."""
+TOLERANCE = 0.02
+"""Need above the present number by less than this share does not count."""
+SHARE = 0.85
+"""Of the moments in which the load shall stay below the forecast's bound; chosen by `r1 simulate`."""
+DOWN_MARGIN = 0.05
+"""After a step down the rest has this share to spare: otherwise the next step would be up."""
+HOLD_STARTS = 1.2
+"""Starts for which the load must have been low: what goes now is missed for one start if it comes back."""
+DOWN_SHARE = 4
+"""At most one replica in so many goes in one step."""
+DOWN_PAUSE_SECONDS = 120.0
+"""Between two steps down: what the first one did is seen before the next."""
 COVERAGE = 0.8
-"""Share of the scale-down window that complete samples must span, and share of the samples that must be complete."""
+"""Share of the time before a step down that must have been measured, and of the replicas that must have answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingState:
     """What was decided before, and what came of it. Times in unix seconds; `start_seconds`: what a start takes here,
-    measured, or None. `spares`: replicas beside `desired` that serve as well."""
+    measured, or None. `spares`: replicas beside `desired` that serve as well. `running_capacity`: requests that one
+    replica runs at once (--max-running-requests), if known. `prior`: the plan's estimate. `target`: promised seconds
+    per token."""
 
     desired: int
     ready: int
@@ -44,17 +57,21 @@ class ScalingState:
     last_down: float | None = None
     spares: int = 0
     running_capacity: int | None = None
-    """Requests that one replica runs at once (--max-running-requests), if known."""
+    prior: Prior | None = None
+    target: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Replicas wanted from now on, and why."""
+    """Replicas wanted from now on, and why. `need`: as a real number; `forecast` and `capacity`: what it comes from."""
 
     desired: int
     reason: Reason
     message: str
     has_data: bool = True
+    need: float | None = None
+    forecast: Forecast | None = None
+    capacity: Capacity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +83,57 @@ class _Need:
     words: str
 
 
-def decide(config: Autoscaling, window: Sequence[Sample], state: ScalingState, now: float) -> Decision:
-    """Decide. `window` oldest first. Deterministic; never outside [minReplicas, maxReplicas]."""
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """What this round decides on. `rest`: replicas that must stay, by the bound until one more could be there; `past`:
+    needed in each minute, oldest first."""
+
+    needs: tuple[_Need, ...]
+    rest: float
+    past: tuple[float, ...]
+    forecast: Forecast | None
+    capacity: Capacity | None
+    missing: str | None
+
+    @property
+    def need(self) -> _Need:
+        return max(self.needs, key=lambda n: n.replicas)
+
+    def decision(self, desired: int, reason: Reason, message: str) -> Decision:
+        return self._told(desired, reason, f"{self.missing}; of the others: {message}" if self.missing else message)
+
+    def stays(self, desired: int) -> Decision:
+        """What is known does not add, and what is not might be needed."""
+        return self._told(desired, Reason.MISSING_METRICS, f"{self.missing}; the number of replicas stays at {desired}")
+
+    def _told(self, desired: int, reason: Reason, message: str) -> Decision:
+        known = self.missing is None
+        return Decision(desired, reason, message, known, self.need.replicas, self.forecast, self.capacity)
+
+
+def decide(
+    config: Autoscaling, minutes: Sequence[Minute], window: Sequence[Sample], state: ScalingState, now: float
+) -> Decision:
+    """Decide. `minutes` and `window` oldest first. Deterministic; never outside [minReplicas, maxReplicas]."""
     bounded = min(max(state.desired, config.min_replicas), config.max_replicas)
     if bounded != state.desired:
         reason = Reason.AT_MINIMUM if bounded > state.desired else Reason.AT_MAXIMUM
         bounds = f"minReplicas {config.min_replicas}, maxReplicas {config.max_replicas}"
         return Decision(bounded, reason, f"{_count(state.desired)} wanted; {bounds}")
-    latest = [s for s in recent(window, UP_SECONDS, now) if s.complete]
-    missing = _missing(window, state, now)
-    if missing is not None:
-        known = [s for s in recent(window, UP_SECONDS, now) if s.replicas]
-        if known and state.ready:
-            need = max(_needs(config, known, state), key=lambda n: n.replicas)
-            if need.replicas > bounded * (1 + TOLERANCE):
-                return _up(config, state, bounded, replace(need, words=f"{missing}; of the others: {need.words}"), now)
+    known = [s for s in recent(window, FRESH_SECONDS, now) if s.replicas]
+    if not known or not state.ready:
         reason = Reason.REPLICA_STARTING if state.ready == 0 and state.starting else Reason.MISSING_METRICS
-        return Decision(bounded, reason, f"{missing}; the number of replicas stays at {bounded}", has_data=False)
-    need = max(_needs(config, latest, state), key=lambda n: n.replicas)
+        words = f"{_unknown(window, state, now)}; the number of replicas stays at {bounded}"
+        return Decision(bounded, reason, words, has_data=False)
+    outlook = _outlook(config, minutes, window, state, now)
+    need = outlook.need
     if need.replicas > bounded * (1 + TOLERANCE):
-        return _up(config, state, bounded, need, now)
+        return _up(config, state, bounded, outlook, now)
+    if outlook.missing is not None:
+        return outlook.stays(bounded)
     if state.starting and need.replicas > state.ready * (1 + TOLERANCE):
-        return Decision(bounded, Reason.REPLICA_STARTING, f"{need.words}; {_coming(config, state, now)}")
-    return _down(config, window, state, bounded, need, now)
+        return outlook.decision(bounded, Reason.REPLICA_STARTING, f"{need.words}; {_coming(config, state, now)}")
+    return _down(config, minutes, state, bounded, outlook, now)
 
 
 def _count(number: float, noun: str = "replica") -> str:
@@ -97,105 +142,142 @@ def _count(number: float, noun: str = "replica") -> str:
 
 
 def _coming(config: Autoscaling, state: ScalingState, now: float) -> str:
-    took = state.start_seconds if state.start_seconds is not None else float(config.startup_seconds)
+    took = start_seconds(config, state)
     how = "as measured here" if state.start_seconds is not None else "spec.autoscaling.startupSeconds"
     since = now - state.starting_since if state.starting_since is not None else 0.0
     left = f"ready in about {took - since:.0f} s" if since < took else f"{since - took:.0f} s overdue"
     return f"{state.starting} starting, {left} (a start takes {took:.0f} s, {how}), will carry the rest"
 
 
-def _missing(window: Sequence[Sample], state: ScalingState, now: float) -> str | None:
+def start_seconds(config: Autoscaling, state: ScalingState) -> float:
+    """What a start takes: measured, or until then as the spec says."""
+    return state.start_seconds if state.start_seconds is not None else float(config.startup_seconds)
+
+
+def _unknown(window: Sequence[Sample], state: ScalingState, now: float) -> str:
     if state.ready == 0:
         return "no replica is ready, so there is no load to measure"
     fresh = recent(window, FRESH_SECONDS, now)
+    if fresh:
+        return f"{fresh[-1].missing} of {fresh[-1].missing} ready replicas did not report their load"
+    return f"the last measurement is {now - window[-1].at:.0f} s old" if window else "no engine has been measured yet"
+
+
+def _silent(window: Sequence[Sample], now: float) -> str | None:
+    """Some ready replicas have not answered for a while; one late answer is nothing."""
+    fresh = recent(window, FRESH_SECONDS, now)
     if any(s.complete for s in fresh):
         return None
-    if fresh and fresh[-1].missing:
-        last = fresh[-1]
-        return f"{last.missing} of {last.missing + len(last.replicas)} ready replicas did not report their load"
-    if not window:
-        return "no engine has been measured yet"
-    return f"the last measurement is {now - window[-1].at:.0f} s old"
+    return f"{fresh[-1].missing} of {fresh[-1].ready} ready replicas did not report their load"
 
 
-def _needs(config: Autoscaling, samples: Sequence[Sample], state: ScalingState, margin: float = 1.0) -> list[_Need]:
-    """What each signal asks for, on the mean of `samples`. `margin` < 1 asks for spare capacity."""
-    count = len(samples)
-    kv = sum(s.kv_replicas for s in samples) / count
-    ready = sum(len(s.replicas) for s in samples) / count
-    target = config.target_kv_usage_percent / 100
-    words = f"KV cache {100 * kv / ready:.0f}% used in {_count(ready)} (target {config.target_kv_usage_percent}%)"
-    needs = [_Need(kv / (target * margin), Reason.KV_USAGE_HIGH, words)]
-    if config.target_tokens_per_second_per_replica is not None:
-        rate = sum(s.tokens_per_second for s in samples) / count
-        goal = config.target_tokens_per_second_per_replica
-        words = f"{rate:.0f} tokens/s in {_count(ready)} (target {goal} each)"
-        needs.append(_Need(rate / (goal * margin), Reason.THROUGHPUT_HIGH, words))
-    if state.running_capacity:
-        running = sum(s.running for s in samples) / count
-        words = f"{_count(running, 'request')} running in {_count(ready)} of {state.running_capacity} each"
-        full = state.running_capacity * RUNNING_TARGET
-        needs.append(_Need(running / (full * margin), Reason.REQUESTS_HIGH, words))
-    waiting = sum(s.waiting for s in samples) / count
+def _outlook(
+    config: Autoscaling, minutes: Sequence[Minute], window: Sequence[Sample], state: ScalingState, now: float
+) -> _Outlook:
+    kv_share = config.target_kv_usage_percent / 100
+    size = capacity(minutes, state.prior, state.running_capacity, state.target, kv_share)
+    lately = [s for s in recent(window, NOW_SECONDS, now) if s.replicas]
+    needs = [_kv(lately, kv_share), _queue(config, [s for s in lately if now - s.at <= QUEUE_SECONDS], state, size)]
+    goal = config.target_tokens_per_second_per_replica
+    if size is None and goal is None:
+        return _Outlook(tuple(needs), max(n.replicas for n in needs), (), None, None, _silent(window, now))
+    present = offered_now(minutes, lately)
+    loads = offered(minutes) or [present]
+    past = tuple(_replicas(load, size, goal)[0] for load in loads)
+    ahead = max(1, math.ceil(start_seconds(config, state) / 60))
+    coming = forecast(past, ahead, SHARE)
+    count, limit = _replicas(present, size, goal)
+    words = f"{present} asked for fill {count:.1f} replicas ({limit})"
+    needs.append(_Need(count, _REASON.get(limit, Reason.THROUGHPUT_HIGH), words))
+    off = f", {coming.error:.0%} off as a rule" if coming.error is not None else ""
+    words = f"{words}, in {ahead} min up to {coming.upper:.1f} ({coming.way}: {coming.mean:.1f}{off})"
+    needs.append(_Need(coming.upper, Reason.FORECAST_HIGH, words))
+    rest = max(coming.upper, count, needs[0].replicas)
+    return _Outlook(tuple(needs), rest, past, coming, size, _silent(window, now))
+
+
+def _replicas(load: Load, size: Capacity | None, goal: int | None) -> tuple[float, str]:
+    """How many carry a load, and what limits them; `goal`: tokens a second of each that the user asks for."""
+    found = size.replicas(load) if size is not None else (0.0, "")
+    if goal is not None and load.tokens / goal > found[0]:
+        return load.tokens / goal, f"target {goal:,} tokens/s each"
+    return found
+
+
+_REASON = {"KV cache": Reason.KV_USAGE_HIGH, "max-running-requests": Reason.REQUESTS_HIGH}
+
+
+def _kv(samples: Sequence[Sample], share: float) -> _Need:
+    kv = sum(sum(r.kv_pressure for r in s.replicas) * s.whole for s in samples) / len(samples)
+    ready = sum(s.ready for s in samples) / len(samples)
+    words = f"KV cache {100 * kv / ready:.0f}% used in {_count(ready)} (target {100 * share:.0f}%)"
+    return _Need(kv / share, Reason.KV_USAGE_HIGH, words)
+
+
+def _queue(config: Autoscaling, samples: Sequence[Sample], state: ScalingState, size: Capacity | None) -> _Need:
+    """What waits needs replicas of its own: as many as would run it, one at least."""
+    ready = max(1.0, sum(s.ready for s in samples) / len(samples)) if samples else 1.0
+    waiting = min((s.waiting * s.whole for s in samples), default=0.0)
     allowed = config.max_waiting_requests_per_replica
     words = f"{_count(waiting, 'request')} waiting in {_count(ready)} (at most {allowed} each)"
-    # A queue says that the present replicas do not keep up; how far, only its growth would tell. One more at a time.
-    excess = waiting > allowed * ready
-    silent = sum(s.missing for s in samples) / count
-    queue = (
-        max(1.0, ready + silent - state.spares) + 1
-        if excess
-        else (ready * waiting / (allowed * ready) if allowed else 0.0)
-    )
-    needs.append(_Need(queue, Reason.QUEUE_LONG, words))
-    return needs
+    if waiting <= allowed * ready:
+        return _Need(0.0, Reason.QUEUE_LONG, words)
+    more = waiting / size.running if size is not None and size.running else 1.0
+    return _Need(ready - state.spares + max(1.0, more), Reason.QUEUE_LONG, words)
 
 
-def _up(config: Autoscaling, state: ScalingState, current: int, need: _Need, now: float) -> Decision:
-    wanted = math.ceil(need.replicas - TOLERANCE * current)
-    wanted = min(max(wanted, current + 1), config.max_replicas)
+def _up(config: Autoscaling, state: ScalingState, current: int, outlook: _Outlook, now: float) -> Decision:
+    need = outlook.need
+    wanted = min(max(math.ceil(need.replicas - TOLERANCE * current), current + 1), config.max_replicas)
     if wanted <= current:
-        return Decision(current, Reason.AT_MAXIMUM, f"{need.words}; maxReplicas is {config.max_replicas}")
+        text = f"{need.words}: {_count(math.ceil(need.replicas))} needed; maxReplicas is {config.max_replicas}"
+        return outlook.decision(current, Reason.AT_MAXIMUM, text)
     last_up = None if state.last_up is None else min(state.last_up, now)
     if last_up is not None and now - last_up < config.scale_up_cooldown_seconds:
         left = config.scale_up_cooldown_seconds - (now - last_up)
         text = f"{need.words}: {_count(wanted)} needed, but the last step up was less than"
-        return Decision(
+        return outlook.decision(
             current, Reason.COOLDOWN, f"{text} {config.scale_up_cooldown_seconds} s ago ({left:.0f} s left)"
         )
-    return Decision(wanted, need.reason, f"{need.words}: from {current} to {_count(wanted)}")
+    return outlook.decision(wanted, need.reason, f"{need.words}: from {current} to {_count(wanted)}")
 
 
 def _down(
-    config: Autoscaling, window: Sequence[Sample], state: ScalingState, current: int, need: _Need, now: float
+    config: Autoscaling, minutes: Sequence[Minute], state: ScalingState, current: int, outlook: _Outlook, now: float
 ) -> Decision:
+    need = outlook.need
     if current <= config.min_replicas:
-        return Decision(current, Reason.WITHIN_TARGETS, f"{need.words}; minReplicas is {config.min_replicas}")
-    cooldown = config.scale_down_cooldown_seconds
-    samples = recent(window, max(cooldown, UP_SECONDS), now)
-    peak = max(
-        (n for s in samples if s.complete for n in _needs(config, [s], state, DOWN_MARGIN)),
-        key=lambda n: n.replicas,
-        default=need,
-    )
-    wanted = max(math.ceil(peak.replicas), config.min_replicas, 1)
+        text = f"{need.words}; minReplicas is {config.min_replicas}"
+        return outlook.decision(current, Reason.WITHIN_TARGETS, text)
+    hold = max(float(config.scale_down_cooldown_seconds), HOLD_STARTS * start_seconds(config, state))
+    past = [m for m in minutes if now - hold - 60 <= m.at <= now]
+    peak = outlook.rest
+    if outlook.past and past:
+        peak = max(peak, *_smooth(outlook.past[-len(past) :]))
+    wanted = max(math.ceil(peak * (1 + DOWN_MARGIN)), config.min_replicas, 1)
     if wanted >= current:
-        return Decision(current, Reason.WITHIN_TARGETS, f"{need.words}: just right for {_count(current)}")
-    changed = min(max(state.last_up or 0.0, state.last_down or 0.0), now)
-    if now - changed < cooldown:
-        left = cooldown - (now - changed)
-        text = f"{need.words}: {_count(wanted)} would do; waiting {left:.0f} s more after the last step"
-        return Decision(current, Reason.COOLDOWN, text)
-    if state.starting:
-        text = f"{need.words}: {_count(wanted)} would do; {state.starting} still starting, so the load is not settled"
-        return Decision(current, Reason.REPLICA_STARTING, text)
-    measured = [s for s in samples if s.complete]
-    if len(measured) < COVERAGE * len(samples) or now - measured[0].at < COVERAGE * cooldown:
-        text = f"{need.words}: {_count(wanted)} would do; not all of the last {cooldown} s has been measured"
-        return Decision(current, Reason.COOLDOWN, text)
-    return Decision(
-        wanted,
-        Reason.LOAD_LOW,
-        f"{need.words}; the load of the last {cooldown} s, with a margin, fills {peak.replicas:.1f} of {current}: "
-        f"from {current} to {_count(wanted)}",
-    )
+        return outlook.decision(current, Reason.WITHIN_TARGETS, f"{need.words}: just right for {_count(current)}")
+    would = f"{need.words}: {_count(wanted)} would do"
+    wait = _wait(config, state, hold, now)
+    if wait > 0:
+        return outlook.decision(current, Reason.COOLDOWN, f"{would}; waiting {wait:.0f} s more after the last step")
+    measured = [m for m in past if m.silent <= (1 - COVERAGE) * m.ready]
+    if len(measured) < COVERAGE * hold / 60:
+        text = f"{would}; not all of the last {hold:.0f} s has been measured"
+        return outlook.decision(current, Reason.COOLDOWN, text)
+    wanted = max(wanted, current - max(1, current // DOWN_SHARE))
+    text = f"{need.words}; the load of the last {hold:.0f} s and what is forecast fill {peak:.1f} of {current}"
+    return outlook.decision(wanted, Reason.LOAD_LOW, f"{text}: from {current} to {_count(wanted)}")
+
+
+def _smooth(values: Sequence[float], over: int = 3) -> list[float]:
+    """Means over some minutes: the peak of one alone is chance."""
+    return [sum(values[max(0, i - over + 1) : i + 1]) / min(over, i + 1) for i in range(len(values))]
+
+
+def _wait(config: Autoscaling, state: ScalingState, hold: float, now: float) -> float:
+    """Seconds until a step down may follow what was done before: long after a step up, soon after one down."""
+    up = hold - (now - min(state.last_up, now)) if state.last_up is not None else 0.0
+    pause = min(DOWN_PAUSE_SECONDS, float(config.scale_down_cooldown_seconds))
+    down = pause - (now - min(state.last_down, now)) if state.last_down is not None else 0.0
+    return max(up, down)

@@ -10,17 +10,29 @@ KEEP_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLoad:
-    """Load of one ready replica, over all its ranks. KV use is the mean over the ranks, 0…1."""
+    """Load of one ready replica, over all its ranks. KV use is the mean over the ranks, 0…1.
+
+    `kv_usage_max`: the fullest rank's. `ended`: requests it has answered or failed since it started; None: not told.
+    `name`: of its gang.
+    """
 
     kv_usage: float
     tokens_per_second: float
     running: int
     waiting: int
+    kv_usage_max: float | None = None
+    ended: int | None = None
+    name: str = ""
+
+    @property
+    def kv_pressure(self) -> float:
+        """KV use as new requests meet it: where some wait, the fullest rank's, though others have room."""
+        return self.kv_usage_max if self.waiting and self.kv_usage_max is not None else self.kv_usage
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All ready replicas at one moment. `missing`: ready replicas that did not answer; then the sums lie."""
+    """All ready replicas at one moment. `missing`: ready replicas that did not answer: neither idle nor full."""
 
     at: float
     replicas: tuple[ReplicaLoad, ...]
@@ -29,6 +41,15 @@ class Sample:
     @property
     def complete(self) -> bool:
         return self.missing == 0 and bool(self.replicas)
+
+    @property
+    def ready(self) -> int:
+        return len(self.replicas) + self.missing
+
+    @property
+    def whole(self) -> float:
+        """By what sums are multiplied: the silent count as the mean of those that spoke."""
+        return self.ready / len(self.replicas) if self.replicas else 1.0
 
     @property
     def kv_replicas(self) -> float:

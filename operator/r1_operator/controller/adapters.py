@@ -89,4 +89,6 @@ def _reading(answer: AgentStatus | Failure) -> AgentReading | Failure:
 def _load(answer: EngineLoad | Failure) -> ReplicaLoad | Failure:
     if isinstance(answer, Failure):
         return answer
-    return ReplicaLoad(answer.kv_usage, answer.tokens_per_second, answer.running, answer.waiting)
+    return ReplicaLoad(
+        answer.kv_usage, answer.tokens_per_second, answer.running, answer.waiting, kv_usage_max=answer.kv_usage_max
+    )

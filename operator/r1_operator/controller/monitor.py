@@ -7,9 +7,10 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..api import names
+from ..autoscaling.history import Minute, fold
 from ..autoscaling.window import ReplicaLoad, Sample, trimmed
 from ..cluster import Cache
 from ..cluster.resources import CONFIG_MAPS, JsonObject
@@ -74,6 +75,7 @@ class Monitor:
         self._notify, self._clock = notify, clock
         self.heartbeat = Heartbeat(STALL_SECONDS)
         self._windows: dict[Key, tuple[Sample, ...]] = {}
+        self._minutes: dict[Key, tuple[Minute, ...]] = {}
         self._loads: dict[Key, dict[str, ReplicaLoad]] = {}
         self._starts: dict[Key, float] = {}
         self._spoken: dict[str, _Spoken] = {}
@@ -128,6 +130,10 @@ class Monitor:
     def window(self, key: Key) -> tuple[Sample, ...]:
         """Load samples, oldest first. Empty after a restart of the operator."""
         return self._windows.get(key, ())
+
+    def minutes(self, key: Key) -> tuple[Minute, ...]:
+        """The load minute by minute, oldest first."""
+        return self._minutes.get(key, ())
 
     def loads(self, key: Key) -> Mapping[str, int]:
         """By gang name: requests running or waiting."""
@@ -248,7 +254,7 @@ class Monitor:
         missing: dict[Key, int] = defaultdict(int)
         for address, target in targets.items():
             if target.ready and address in loads:
-                answered[target.key][target.gang.name] = loads[address]
+                answered[target.key][target.gang.name] = self._counted(loads[address], address, target.gang.name)
             elif target.ready:
                 missing[target.key] += 1
         self._loads = answered
@@ -259,6 +265,13 @@ class Monitor:
                 window = (*window, Sample(now, tuple(answered[key].values()), missing[key]))
             windows[key] = trimmed(window, now)
         self._windows = windows
+        self._minutes = {key: fold(self._minutes.get(key, ()), window, now) for key, window in windows.items()}
+
+    def _counted(self, load: ReplicaLoad, address: str, name: str) -> ReplicaLoad:
+        """With the requests that its gate has counted."""
+        spoken = self._spoken.get(address)
+        served = spoken.reading.served if spoken is not None and spoken.reading is not None else None
+        return replace(load, name=name, ended=served.requests if served is not None else None)
 
 
 def _after(before: _Spoken, reading: AgentReading, now: float) -> _Spoken:

@@ -154,6 +154,7 @@ class Observer:
             fabrics=self._monitor.fabrics(key),
             hangs=await self._hangs.look(ours, now),
             window=self._monitor.window(key),
+            minutes=self._monitor.minutes(key),
             start_seconds=self._monitor.start_seconds(key),
             served=self._monitor.served(key),
             answers=self._questions.answers(key),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..api.status import NEVER_OBSERVED
+from ..autoscaling.history import Minute
 from ..autoscaling.window import Sample
 from ..lifecycle.gangs import Gang, Hang, Heard
 from ..lifecycle.observed import Refusal
@@ -56,7 +57,8 @@ class Engines:
     """What the engines say, by gang name. `silence`: seconds for which the agent has not answered; missing: not asked
     yet. `loads`: requests running or waiting; missing: unknown. `sick`: GPUs that NVML calls unhealthy. `fabrics`: what
     they say of the network between their nodes. `hangs`: what
-    keeps a pod's containers from being made, by pod uid. `start_seconds`: what the last start took."""
+    keeps a pod's containers from being made, by pod uid. `window`, `minutes`: the
+    load of the last hour and of the last days. `start_seconds`: what the last start took."""
 
     heard: Mapping[str, Heard] = field(default_factory=dict)
     silence: Mapping[str, float] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Engines:
     fabrics: Mapping[str, FabricReport] = field(default_factory=dict)
     hangs: Mapping[str, Hang] = field(default_factory=dict)
     window: tuple[Sample, ...] = ()
+    minutes: tuple[Minute, ...] = ()
     start_seconds: float | None = None
     served: Mapping[str, Served] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

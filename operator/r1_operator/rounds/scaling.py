@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..api.timestamps import unix_time
+from ..autoscaling.capacity import Prior
 from ..autoscaling.decide import Decision, ScalingState, decide
 from ..lifecycle.gangs import Gang, GangState
 from ..lifecycle.judging import Verdict
@@ -68,14 +69,25 @@ def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling
         last_down=last_down,
         spares=spec.spare_replicas,
         running_capacity=facts.subject.plan.limits.max_running_requests if facts.subject.plan else None,
+        prior=_prior(facts),
+        target=spec.slo.tpot_milliseconds / 1000 if spec.slo is not None and spec.slo.tpot_milliseconds else None,
     )
-    decision = decide(config, facts.engines.window, state, now)
+    decision = decide(config, facts.engines.minutes, facts.engines.window, state, now)
     in_force = min(max(current, config.min_replicas), config.max_replicas)
     if decision.desired > in_force:
         last_up = now
     elif decision.desired < in_force:
         last_down = now
     return Scaling(in_force, False, decision, last_up, last_down)
+
+
+def _prior(facts: Facts) -> Prior | None:
+    """What the planner expects of one replica at its fullest."""
+    estimate = facts.subject.plan.estimate if facts.subject.plan is not None else None
+    if estimate is None or estimate.tokens_per_second <= 0:
+        return None
+    seconds = estimate.concurrency / estimate.tokens_per_second
+    return Prior(estimate.concurrency, seconds, estimate.output_tokens)
 
 
 def _past(text: str | None, now: float) -> float | None:
