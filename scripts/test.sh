@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All tests, in two lanes at once: real Ray and SGLang in one, which compute; everything else in the other, which mostly
-# waits for a control plane. `scripts/test.sh unit` (integration, cluster, behaviour, engine, e2e) runs one part alone.
+# waits for a control plane. `scripts/test.sh unit` (integration, cluster, behaviour, engine, e2e, simulate) runs one part.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +13,7 @@ declare -A part=(
     [behaviour]="tests/behaviour"
     [engine]="tests/engine"
     [e2e]="tests/e2e"
+    [simulate]="tests/simulate"
 )
 # No part may hang CI. SIGINT lets pytest end what its fixtures started; a minute later nothing is asked any more.
 # The lanes ignore both signals, to wait for that end; what they start must not.
@@ -76,12 +77,12 @@ lane() { # lane PART… : one after the other; each part's whole output is print
 say "All tests; a part's output comes when it has ended"
 lane unit integration cluster behaviour &
 others=$!
-lane engine e2e &
+lane engine e2e simulate &
 engines=$!
 wait "$others" "$engines"
 
 failed=()
-for name in unit integration cluster behaviour engine e2e; do
+for name in unit integration cluster behaviour engine e2e simulate; do
     [ "$(cat "$logs/$name.exit" 2>/dev/null)" = 0 ] || failed+=("$name")
 done
 if [ ${#failed[@]} -gt 0 ]; then

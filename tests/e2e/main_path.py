@@ -118,7 +118,7 @@ def _event(site: Site, reason: str) -> str:
     def newest() -> str:
         return next((event["message"] for event in reversed(site.events()) if event["reason"] == reason), "")
 
-    return wait_for(f"the event {reason}", newest, 300, describe=lambda _: site.status().get("autoscaling"))
+    return wait_for(f"the event {reason}", newest, 600, describe=lambda _: site.status().get("autoscaling"))
 
 
 def _told(report: Report, when: str, load_report: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The autoscaler: bounds, silence without data, cool-downs, and that more load never means fewer replicas.
 
-What it does over a whole day is in tests/unit/test_simulate.py, where it runs against simulated engines.
+What it does over a whole day is in tests/simulate/test_simulate.py, where it runs against simulated engines.
 """
 
 from __future__ import annotations

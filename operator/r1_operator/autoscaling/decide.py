@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..api.reasons import Reason
 from ..api.types import Autoscaling
 from .capacity import Capacity, Load, Prior, capacity
-from .demand import NOW_SECONDS, offered, offered_now
+from .demand import NOW_SECONDS, offered, offered_now, tokens_per_request
 from .forecast import Forecast, forecast
 from .history import Minute
 from .window import Sample, recent
@@ -33,6 +34,9 @@ DOWN_MARGIN = 0.05
 """After a step down the rest has this share to spare: otherwise the next step would be up."""
 HOLD_STARTS = 1.2
 """Starts for which the load must have been low: what goes now is missed for one start if it comes back."""
+RETURN_MINUTES, RETURNS = 120, 2
+"""A load that comes back as often in that time as to need the replicas anew keeps them: each start is a start too late.
+"""
 DOWN_SHARE = 4
 """At most one replica in so many goes in one step."""
 DOWN_PAUSE_SECONDS = 120.0
@@ -177,16 +181,21 @@ def _outlook(
     kv_share = config.target_kv_usage_percent / 100
     size = capacity(minutes, state.prior, state.running_capacity, state.target, kv_share)
     lately = [s for s in recent(window, NOW_SECONDS, now) if s.replicas]
-    needs = [_kv(lately, kv_share), _queue(config, [s for s in lately if now - s.at <= QUEUE_SECONDS], state, size)]
+    waits = _waiting([s for s in lately if now - s.at <= QUEUE_SECONDS])
+    needs = [_kv(lately, kv_share)]
     goal = config.target_tokens_per_second_per_replica
     if size is None and goal is None:
+        needs.append(_queue(config, waits, state, None))
         return _Outlook(tuple(needs), max(n.replicas for n in needs), (), None, None, _silent(window, now))
     present = offered_now(minutes, lately)
     loads = offered(minutes) or [present]
     past = tuple(_replicas(load, size, goal)[0] for load in loads)
-    ahead = max(1, math.ceil(start_seconds(config, state) / 60))
-    coming = forecast(past, ahead, SHARE)
     count, limit = _replicas(present, size, goal)
+    took = start_seconds(config, state)
+    ahead = max(1, math.ceil(took / 60))
+    coming = forecast(past, ahead, SHARE)
+    backlog = Load(waits[0] / took, waits[0] / took * tokens_per_request(minutes))
+    needs.append(_queue(config, waits, state, count + _replicas(backlog, size, goal)[0]))
     words = f"{present} asked for fill {count:.1f} replicas ({limit})"
     needs.append(_Need(count, _REASON.get(limit, Reason.THROUGHPUT_HIGH), words))
     off = f", {coming.error:.0%} off as a rule" if coming.error is not None else ""
@@ -214,16 +223,20 @@ def _kv(samples: Sequence[Sample], share: float) -> _Need:
     return _Need(kv / share, Reason.KV_USAGE_HIGH, words)
 
 
-def _queue(config: Autoscaling, samples: Sequence[Sample], state: ScalingState, size: Capacity | None) -> _Need:
-    """What waits needs replicas of its own: as many as would run it, one at least."""
-    ready = max(1.0, sum(s.ready for s in samples) / len(samples)) if samples else 1.0
+def _waiting(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Requests that have waited all the while, and the replicas that are ready."""
     waiting = min((s.waiting * s.whole for s in samples), default=0.0)
-    allowed = config.max_waiting_requests_per_replica
+    return waiting, max(1.0, sum(s.ready for s in samples) / len(samples)) if samples else 1.0
+
+
+def _queue(config: Autoscaling, waits: tuple[float, float], state: ScalingState, count: float | None) -> _Need:
+    """`count`: replicas for what is asked now and for what waits, if that is to be gone one start after it. What is
+    there is not enough in any case, so one more it is at least."""
+    (waiting, ready), allowed = waits, config.max_waiting_requests_per_replica
     words = f"{_count(waiting, 'request')} waiting in {_count(ready)} (at most {allowed} each)"
     if waiting <= allowed * ready:
         return _Need(0.0, Reason.QUEUE_LONG, words)
-    more = waiting / size.running if size is not None and size.running else 1.0
-    return _Need(ready - state.spares + max(1.0, more), Reason.QUEUE_LONG, words)
+    return _Need(max(count or 0.0, ready - state.spares + 1), Reason.QUEUE_LONG, words)
 
 
 def _up(config: Autoscaling, state: ScalingState, current: int, outlook: _Outlook, now: float) -> Decision:
@@ -261,6 +274,9 @@ def _down(
     wait = _wait(config, state, hold, now)
     if wait > 0:
         return outlook.decision(current, Reason.COOLDOWN, f"{would}; waiting {wait:.0f} s more after the last step")
+    if (times := _returns(outlook.past[-RETURN_MINUTES:], wanted)) >= RETURNS:
+        text = f"{would}; but {times} times in {RETURN_MINUTES // 60} h the load has come back above that"
+        return outlook.decision(current, Reason.COOLDOWN, text)
     measured = [m for m in past if m.silent <= (1 - COVERAGE) * m.ready]
     if len(measured) < COVERAGE * hold / 60:
         text = f"{would}; not all of the last {hold:.0f} s has been measured"
@@ -268,6 +284,12 @@ def _down(
     wanted = max(wanted, current - max(1, current // DOWN_SHARE))
     text = f"{need.words}; the load of the last {hold:.0f} s and what is forecast fill {peak:.1f} of {current}"
     return outlook.decision(wanted, Reason.LOAD_LOW, f"{text}: from {current} to {_count(wanted)}")
+
+
+def _returns(needs: Sequence[float], count: int) -> int:
+    """How often the load has risen above what so many replicas carry."""
+    smooth = _smooth(needs, 5)
+    return sum(before <= count < after for before, after in pairwise(smooth))
 
 
 def _smooth(values: Sequence[float], over: int = 3) -> list[float]:

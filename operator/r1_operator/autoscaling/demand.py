@@ -39,9 +39,14 @@ def offered_now(minutes: Sequence[Minute], lately: Sequence[Sample]) -> Load:
     """What is asked for, over the last samples: not empty, each with a replica that spoke."""
     minute = minute_of(lately, lately[0].at)
     assert minute is not None
+    return _offered(minute, tokens_per_request(minutes) or None)
+
+
+def tokens_per_request(minutes: Sequence[Minute]) -> float:
+    """Output tokens that requests came to lately; 0: not known."""
     past = [m for m in minutes[-LENGTH_MINUTES:] if m.ended is not None]
     ended = sum(m.ended for m in past if m.ended is not None)
-    return _offered(minute, sum(m.tokens_per_second for m in past) / ended if ended > 1e-9 else None)
+    return sum(m.tokens_per_second for m in past) / ended if ended > 1e-9 else 0.0
 
 
 def _offered(minute: Minute, length: float | None) -> Load:

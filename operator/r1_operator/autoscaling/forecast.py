@@ -97,6 +97,7 @@ WAYS: Final = {"day before": (_daily, _Series.most), "level": (_level, _then), "
 def forecast(values: Sequence[float], ahead: int, share: float) -> Forecast:
     """`values`: load of each minute, oldest first, not empty. `ahead`: minutes from now on. `share`: of the bound."""
     series, end = _Series(values), len(values)
+    seen = max(series.mean(at - LEVEL, at) for at in range(end, max(0, end - LOOK_BACK), -EVERY))
     best: tuple[float, Forecast] | None = None
     for way, (predict, came) in WAYS.items():
         mean = predict(series, end, ahead)
@@ -115,7 +116,10 @@ def forecast(values: Sequence[float], ahead: int, share: float) -> Forecast:
             loss = sum(_loss(r, bound, share) for r in ratios) / len(ratios)
             error = sorted(abs(r - 1) for r in ratios)[len(ratios) // 2]
         if best is None or loss < best[0]:
-            best = (loss, Forecast(mean, mean * bound, way, error))
+            # Jumps from a low load say nothing of what comes on top of a high one.
+            most = max(seen, _level(series, end, ahead) * (1 + UNTRIED), mean if predict is _daily else 0.0)
+            upper = min(mean * bound, most)
+            best = (loss, Forecast(mean, upper, way, error))
     assert best is not None
     return best[1]
 

@@ -17,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["bench"]:  # it has a command line of its own
         return _bench(words[1:])
+    if words[:1] == ["simulate"]:
+        return _simulate(words[1:])
     gc.disable()  # a plan is printed and gone: collecting while modules load is a tenth of the time it takes
     parser = _parser()
     try:
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     plan_flags.add_to(commands)
     rollout_flags.add_to(commands)
     nodes_flags.add_to(commands)
+    commands.add_parser("simulate", help="a day of requests against a simulated fleet", add_help=False)
     commands.add_parser("bench", help="load-test an endpoint", add_help=False)
     commands.add_parser("version", help="print the versions of r1-operator and of SGLang that it plans for")
     return parser
@@ -101,6 +104,15 @@ def _bench(words: Sequence[str]) -> int:
         print(f"r1 bench: {error}; install the extra: pip install 'r1-operator[bench]'", file=sys.stderr)
         return BAD_INPUT
     return int(run(list(words)) or 0)
+
+
+def _simulate(words: Sequence[str]) -> int:
+    try:
+        from r1_simulate.cli import main as simulate
+    except ImportError as error:
+        print(f"r1 simulate: {error}; install the extra: pip install 'r1-operator[bench]'", file=sys.stderr)
+        return BAD_INPUT
+    return int(simulate(list(words)))
 
 
 if __name__ == "__main__":

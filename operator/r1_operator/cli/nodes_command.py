@@ -84,10 +84,10 @@ async def _clear(client: Client, options: argparse.Namespace) -> int:
     wanted = sorted(book) if options.all else list(dict.fromkeys(options.nodes))
     unknown = [node for node in wanted if node not in book]
     if unknown:
-        known = ", ".join(sorted(book)) or "no node"
+        known = f"something is against {', '.join(sorted(book))}" if book else "nor against any other"
         raise Told(
-            f"nothing is held against {', '.join(unknown)} in namespace {options.namespace}; there is of: {known} "
-            "(-n names the operator's namespace)"
+            f"nothing is held against {', '.join(unknown)} in namespace {options.namespace}, {known}; "
+            "-n names the operator's namespace"
         )
     if wanted:
         body = {"data": dict.fromkeys(wanted)}

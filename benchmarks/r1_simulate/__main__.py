@@ -1,0 +1,7 @@
+"""`python -m r1_simulate` is `r1 simulate`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
