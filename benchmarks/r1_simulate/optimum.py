@@ -8,7 +8,9 @@ simulator as it is, keeps the promise.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from .controllers import Schedule
@@ -18,6 +20,7 @@ from .requests import Requests
 from .speed import Speed
 
 WINDOW_SECONDS = 300.0
+_WORTH_PROCESSES = 100_000
 _DRAIN_SECONDS = 120.0
 """What it costs to let a replica go, about: its requests' ends."""
 
@@ -55,14 +58,19 @@ def optimum(
 
 def missed_by(requests: Requests, speed: Speed, targets: Targets, most: int, until: float) -> tuple[Sequence[int], ...]:
     """Misses by number of replicas less one, and by window."""
-    found = []
-    for count in range(1, most + 1):
-        asked = requests.again()
-        fleet = Fleet(speed, asked, Schedule(_always(count)), patience=targets.ttft_seconds)
-        fleet.run(until)
-        fleet.finish()
-        found.append(misses(asked, targets, WINDOW_SECONDS, until))
-    return tuple(found)
+    if len(requests) < _WORTH_PROCESSES:
+        return tuple(_missed(requests, speed, targets, until, count) for count in range(1, most + 1))
+    with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:  # each takes its own copy of the requests
+        runs = [pool.submit(_missed, requests, speed, targets, until, count) for count in range(1, most + 1)]
+        return tuple(run.result() for run in runs)
+
+
+def _missed(requests: Requests, speed: Speed, targets: Targets, until: float, count: int) -> Sequence[int]:
+    asked = requests.again()
+    fleet = Fleet(speed, asked, Schedule(_always(count)), patience=targets.ttft_seconds)
+    fleet.run(until)
+    fleet.finish()
+    return misses(asked, targets, WINDOW_SECONDS, until)
 
 
 def _always(count: int) -> Callable[[float], int]:

@@ -10,6 +10,7 @@ from r1_operator.api import names
 from r1_operator.api.reasons import Reason
 from r1_operator.api.types import R1DeploymentStatus
 from r1_operator.autoscaling.decide import Decision as ScalingDecision
+from r1_operator.autoscaling.forecast import Forecast
 from r1_operator.autoscaling.window import ReplicaLoad, Sample
 from r1_operator.controller.figures import publish
 from r1_operator.lifecycle.gangs import Failure, GangState
@@ -320,12 +321,18 @@ def test_the_figures_tell_what_the_status_tells() -> None:
     def figure(name: str, **more: str) -> float | None:
         return metrics.registry.get_sample_value(f"r1_deployment_{name}", labels | more)
 
-    publish(metrics, key, derive(EMPTY, observed(view(GangState.READY)), NOW), None)
+    coming = Forecast(2.0, 2.5, "trend", 0.1, 10)
+    scaling = ScalingDecision(2, Reason.WITHIN_TARGETS, "", need=1.5, forecast=coming, capacity=None)
+    ready = observed(view(GangState.READY), scaling=scaling)
+    publish(metrics, key, derive(EMPTY, ready, NOW), ready)
+    assert (figure("needed_replicas"), figure("forecast_replicas")) == (1.5, 2.0)
+    assert (figure("forecast_bound_replicas"), figure("forecast_error_ratio")) == (2.5, 0.1)
     assert (figure("gangs", stage="Ready"), figure("gangs", stage="Failed")) == (1, 0)
     assert (figure("condition", condition="Ready"), figure("condition", condition="Degraded")) == (1, 0)
     assert figure("updated_replicas") == 1
     assert figure("condition", condition="WeightsReady") == 1
-    publish(metrics, key, derive(EMPTY, observed(view(GangState.STARTING)), NOW), None)
+    starting = observed(view(GangState.STARTING))
+    publish(metrics, key, derive(EMPTY, starting, NOW), starting)
     assert (figure("gangs", stage="Ready"), figure("condition", condition="Ready")) == (0, 0)
     assert figure("condition", condition="WeightsReady") is None  # Unknown is not False
     metrics.forget(key)

@@ -73,6 +73,21 @@ class LoadStatus(ReadModel):
     at: Timestamp = Field(description="When it was measured.")
 
 
+class AutoscalingOutlook(ReadModel):
+    """What the autoscaler decides on. Replicas in percent: 470 are 4.7 of them. Written with the decision's words."""
+
+    needed_percent: int = Field(ge=0, description="Replicas that are needed by the signal that asks for most.")
+    ahead_seconds: int = Field(ge=0, description="How far the forecast looks ahead: one start.")
+    expected_percent: int = Field(ge=0, description="Replicas that the load is forecast to fill then.")
+    bound_percent: int = Field(ge=0, description="Replicas that it is to stay below, by the forecast's past errors.")
+    way: CamelWord = Field(description="How it is forecast: Level, Trend or DayBefore.")
+    error_percent: int | None = Field(
+        default=None, ge=0, description="How far such forecasts were off as a rule; absent: not tried often enough."
+    )
+    running_requests_per_replica: int = Field(ge=0, description="Requests that a replica is seen to run at once.")
+    limit: Message = Field(default="", description="What limits them.")
+
+
 class AutoscalingStatus(ReadModel):
     """The autoscaler's last decision."""
 
@@ -82,6 +97,7 @@ class AutoscalingStatus(ReadModel):
     at: Timestamp = Field(description="When it was decided.")
     last_scale_up: Timestamp | None = Field(default=None, description="When it last added a replica.")
     last_scale_down: Timestamp | None = Field(default=None, description="When it last took one away.")
+    outlook: AutoscalingOutlook | None = Field(default=None, description="Load, forecast and capacity in numbers.")
 
 
 class ReplicaStatus(ReadModel):

@@ -29,6 +29,7 @@ from .spec import (
     Weights,
 )
 from .status import (
+    AutoscalingOutlook,
     AutoscalingStatus,
     Condition,
     ConditionStatus,
@@ -43,6 +44,7 @@ from .strategy import Canary, CanaryQuestion, Strategy
 
 __all__ = [
     "Autoscaling",
+    "AutoscalingOutlook",
     "AutoscalingStatus",
     "Canary",
     "CanaryQuestion",

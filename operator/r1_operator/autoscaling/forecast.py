@@ -30,12 +30,13 @@ MOST: Final = 3.0
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """`upper`: the load stays below it with the share asked for. `error`: median distance of what came, as a share of
-    the forecast; None: not tried yet."""
+    the forecast; None: not tried yet. `ahead`: minutes."""
 
     mean: float
     upper: float
     way: str
     error: float | None = None
+    ahead: int = 0
 
 
 class _Series:
@@ -119,7 +120,7 @@ def forecast(values: Sequence[float], ahead: int, share: float) -> Forecast:
             # Jumps from a low load say nothing of what comes on top of a high one.
             most = max(seen, _level(series, end, ahead) * (1 + UNTRIED), mean if predict is _daily else 0.0)
             upper = min(mean * bound, most)
-            best = (loss, Forecast(mean, upper, way, error))
+            best = (loss, Forecast(mean, upper, way, error, ahead))
     assert best is not None
     return best[1]
 

@@ -57,6 +57,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         from . import nodes_command
 
         return nodes_command.run(options)
+    if options.command == "explain":
+        from . import explain_command
+
+        return explain_command.run(options)
     if options.command == "version":
         return _version()
     parser.print_help()
@@ -71,13 +75,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import nodes_flags, plan_flags, rollout_flags
+    from . import explain_flags, nodes_flags, plan_flags, rollout_flags
 
     parser = _Parser(prog="r1", description="Serve the full DeepSeek-R1 on Kubernetes.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     plan_flags.add_to(commands)
     rollout_flags.add_to(commands)
     nodes_flags.add_to(commands)
+    explain_flags.add_to(commands)
     commands.add_parser("simulate", help="a day of requests against a simulated fleet", add_help=False)
     commands.add_parser("bench", help="load-test an endpoint", add_help=False)
     commands.add_parser("version", help="print the versions of r1-operator and of SGLang that it plans for")

@@ -6,14 +6,16 @@ from collections import Counter
 
 from ..api.status import STAGES
 from ..api.types import R1DeploymentStatus, ReplicaStatus
-from ..autoscaling.window import Sample
+from ..status.observation import Observation
 from ..status.replicas import UNDECIDED
 from ..telemetry.metrics import Figures, Metrics
 from .queue import Key
 
 
-def publish(metrics: Metrics, key: Key, status: R1DeploymentStatus, load: Sample | None) -> None:
+def publish(metrics: Metrics, key: Key, status: R1DeploymentStatus, observed: Observation) -> None:
     """The figures of the moment. A load that is not complete is left out: a sum of a part would lie."""
+    load, scaling = observed.load, observed.scaling
+    coming = scaling.forecast if scaling is not None else None
     known = load if load is not None and load.complete else None
     metrics.set_figures(
         key,
@@ -28,6 +30,10 @@ def publish(metrics: Metrics, key: Key, status: R1DeploymentStatus, load: Sample
             kv_usage=known.kv_replicas / len(known.replicas) if known else None,
             running_requests=known.running if known else None,
             waiting_requests=known.waiting if known else None,
+            needed_replicas=scaling.need if scaling is not None else None,
+            forecast_replicas=coming.mean if coming is not None else None,
+            forecast_bound=coming.upper if coming is not None else None,
+            forecast_error=coming.error if coming is not None else None,
         ),
     )
 

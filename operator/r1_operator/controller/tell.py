@@ -72,7 +72,7 @@ class Teller:
             before, meta = facts.subject.status, facts.subject.metadata
             status = derive(before, observation, now)
             key = (meta.namespace, meta.name)
-            publish(self._metrics, key, status, observation.load)
+            publish(self._metrics, key, status, observation)
             if status is before and not facts.subject.unread:
                 return
             try:

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..api.timestamps import rfc3339, unix_time
-from ..api.types import AutoscalingStatus, LoadStatus, R1DeploymentStatus, ReplicaStatus, RolloutStatus
+from ..api.types import (
+    AutoscalingOutlook,
+    AutoscalingStatus,
+    LoadStatus,
+    R1DeploymentStatus,
+    ReplicaStatus,
+    RolloutStatus,
+)
+from ..autoscaling.decide import Decision as ScalingDecision
 from ..lifecycle.gangs import GangState
 from ..lifecycle.records import gangs_in
 from .conditions import conditions
@@ -163,6 +171,22 @@ def _two_digits(value: float) -> int:
     return int(float(f"{value:.1e}"))
 
 
+def _outlook(scaling: ScalingDecision) -> AutoscalingOutlook | None:
+    coming, size = scaling.forecast, scaling.capacity
+    if coming is None or size is None or scaling.need is None:
+        return None
+    return AutoscalingOutlook(
+        needed_percent=round(100 * scaling.need),
+        ahead_seconds=60 * coming.ahead,
+        expected_percent=round(100 * coming.mean),
+        bound_percent=round(100 * coming.upper),
+        way=coming.way.title().replace(" ", ""),
+        error_percent=round(100 * coming.error) if coming.error is not None else None,
+        running_requests_per_replica=round(size.running),
+        limit=size.limit,
+    )
+
+
 def _autoscaling(previous: AutoscalingStatus | None, observed: Observation, now: float) -> AutoscalingStatus | None:
     scaling = observed.scaling
     if scaling is None:
@@ -175,10 +199,12 @@ def _autoscaling(previous: AutoscalingStatus | None, observed: Observation, now:
         at=rfc3339(now),
         last_scale_up=rfc3339(up) if up is not None else None,
         last_scale_down=rfc3339(down) if down is not None else None,
+        outlook=_outlook(scaling),
     )
     if previous is None:
         return fresh
-    same = fresh.model_copy(update={"at": previous.at, "message": previous.message}) == previous
+    figures = {"at": previous.at, "message": previous.message, "outlook": previous.outlook}
+    same = fresh.model_copy(update=figures) == previous
     # The message carries numbers of the moment, and the reason says which kind of message it is.
     if same and (fresh.message == previous.message or _younger(previous.at, FIGURES_SECONDS, now)):
         return previous

@@ -29,6 +29,10 @@ TOKENS_PER_SECOND = "r1_deployment_tokens_per_second"
 KV_USAGE = "r1_deployment_kv_usage_ratio"
 RUNNING_REQUESTS = "r1_deployment_running_requests"
 WAITING_REQUESTS = "r1_deployment_waiting_requests"
+NEEDED_REPLICAS = "r1_deployment_needed_replicas"
+FORECAST_REPLICAS = "r1_deployment_forecast_replicas"
+FORECAST_BOUND = "r1_deployment_forecast_bound_replicas"
+FORECAST_ERROR = "r1_deployment_forecast_error_ratio"
 
 _WHOSE = ("namespace", "name")
 _WRITES = frozenset({"create", "apply", "patch", "update", "delete"})
@@ -58,6 +62,10 @@ class Figures:
     kv_usage: float | None = None
     running_requests: int | None = None
     waiting_requests: int | None = None
+    needed_replicas: float | None = None
+    forecast_replicas: float | None = None
+    forecast_bound: float | None = None
+    forecast_error: float | None = None
 
 
 class Metrics:
@@ -103,6 +111,10 @@ class Metrics:
             "kv_usage": self._gauge(KV_USAGE, "KV cache in use, mean over the replicas, 0 to 1."),
             "running_requests": self._gauge(RUNNING_REQUESTS, "Requests being answered."),
             "waiting_requests": self._gauge(WAITING_REQUESTS, "Requests waiting for room in an engine."),
+            "needed_replicas": self._gauge(NEEDED_REPLICAS, "Replicas that the load needs, as a real number."),
+            "forecast_replicas": self._gauge(FORECAST_REPLICAS, "Replicas that the load is forecast to need."),
+            "forecast_bound": self._gauge(FORECAST_BOUND, "Replicas that the load is to stay below then."),
+            "forecast_error": self._gauge(FORECAST_ERROR, "How far such forecasts were off as a rule, 0.1 is 10%."),
         }
 
         self._gangs = Gauge(GANGS, "Gangs by stage.", (*_WHOSE, "stage"), registry=self.registry)
