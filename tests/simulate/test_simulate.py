@@ -186,6 +186,32 @@ def replace_nodes(operator: Operator, nodes: int) -> Operator:
     return Operator(operator.spec, nodes)
 
 
+class Forgetful(Operator):
+    """An operator whose process ends twice: what it had in memory is gone, what it wrote is not."""
+
+    def control(self, fleet: Fleet) -> None:
+        if fleet.now in {HOUR, 2 * HOUR}:
+            self.cluster.window, self.cluster.minutes, self.cluster.start_seconds = (), (), None
+        Operator.control(self, fleet)
+
+
+def test_a_restart_of_the_operator_is_no_reason_for_a_step() -> None:
+    """Its plan's estimate is not what it has seen, and a load that it has not measured is not none."""
+    top = a_replicas_rate()
+    requests = traces.shaped(traces.constant(2.4 * top), 3 * HOUR, LENGTHS, 1)
+    question = Question(requests, 3 * HOUR, first=4, most=8)
+    plan, speed = planned(question)
+    like = operator_of(question, plan)
+    operator = Forgetful(like.spec, like.nodes)
+    found = ask(question, "operator", operator, speed)
+    assert len(found.said) <= 1, found.said
+    status = operator.cluster.status.autoscaling
+    assert status is not None
+    assert status.history is not None
+    assert len(status.history.needed_percents) == 17
+    assert all(200 < percent < 350 for percent in status.history.needed_percents)
+
+
 def test_the_others_play_by_their_own_rules() -> None:
     top = a_replicas_rate()
     requests = traces.shaped(traces.ramp(0.5 * top, 3 * top, 600.0, HOUR), 2 * HOUR, LENGTHS, 1)

@@ -88,6 +88,27 @@ class AutoscalingOutlook(ReadModel):
     limit: Message = Field(default="", description="What limits them.")
 
 
+class AutoscalingHistory(ReadModel):
+    """What the autoscaler knows again after a restart of the operator. Written every ten minutes."""
+
+    until: Timestamp = Field(description="End of the last ten minutes that are counted.")
+    needed_percents: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(),
+        max_length=144,
+        description="Replicas needed in each ten minutes, oldest first; 470: 4.7 of them.",
+    )
+    alone_millitokens: int | None = Field(
+        default=None, ge=0, description="Tokens that a lone request gets in 1000 s; absent: not seen yet."
+    )
+    request_millitokens: int = Field(
+        default=0, ge=0, description="Of these, what each request a second of a replica takes."
+    )
+    token_microtokens: int = Field(
+        default=0, ge=0, description="And each output token a second of a replica, in thousandths."
+    )
+    revision: Revision = Field(default="", description="Revision of which the speed was seen.")
+
+
 class AutoscalingStatus(ReadModel):
     """The autoscaler's last decision."""
 
@@ -98,6 +119,7 @@ class AutoscalingStatus(ReadModel):
     last_scale_up: Timestamp | None = Field(default=None, description="When it last added a replica.")
     last_scale_down: Timestamp | None = Field(default=None, description="When it last took one away.")
     outlook: AutoscalingOutlook | None = Field(default=None, description="Load, forecast and capacity in numbers.")
+    history: AutoscalingHistory | None = Field(default=None, description="What outlasts a restart of the operator.")
 
 
 class ReplicaStatus(ReadModel):

@@ -29,6 +29,7 @@ from .spec import (
     Weights,
 )
 from .status import (
+    AutoscalingHistory,
     AutoscalingOutlook,
     AutoscalingStatus,
     Condition,
@@ -44,6 +45,7 @@ from .strategy import Canary, CanaryQuestion, Strategy
 
 __all__ = [
     "Autoscaling",
+    "AutoscalingHistory",
     "AutoscalingOutlook",
     "AutoscalingStatus",
     "Canary",

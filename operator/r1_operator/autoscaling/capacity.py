@@ -22,6 +22,8 @@ EVIDENCE_MINUTES = 180
 """Requests change their kind over a day; what was seen longer ago says less than what is seen now."""
 IDLE_SHARE = 0.4
 """Of a full replica's time per token: what a lone request takes, until seen (R1 on 16 H100: 27 of 88 ms)."""
+LINE_MINUTES = 5.0
+"""For how many minutes each point of what was seen before a restart counts."""
 PREFILL_SECONDS = 0.035
 """For which one more request holds the others up: in the simulated day of R1 30 to 45 ms, whatever the load."""
 PREFILL_MINUTES = 30.0
@@ -29,6 +31,8 @@ PREFILL_MINUTES = 30.0
 tell which of the two it was."""
 PLAN_SHARE = 0.5
 """Of the plan's tokens a second, until seen: it assumes that prompts come in full batches."""
+FAR = 4.0
+"""From idle to full, requests get three times slower; what is further off was not the load's doing."""
 _BUSY = 1.0
 """Requests a replica must run for a minute to say something of its speed."""
 
@@ -79,12 +83,17 @@ class Capacity:
 
 
 def capacity(
-    minutes: Sequence[Minute], prior: Prior | None, most: int | None, target: float | None, kv_share: float
+    minutes: Sequence[Minute],
+    prior: Prior | None,
+    most: int | None,
+    target: float | None,
+    kv_share: float,
+    line: tuple[float, float, float] | None = None,
 ) -> Capacity | None:
     """`most`: requests that the engine runs at once. `target`: promised seconds per token. `kv_share`: of the cache
-    that may be in use. None: nothing is known."""
+    that may be in use. `line`: what was seen before these minutes. None: nothing is known."""
     seen = [m for m in minutes[-EVIDENCE_MINUTES:] if m.ready and m.tokens_per_second and m.running > _BUSY * m.ready]
-    fitted = _fit(seen, prior)
+    fitted = _fit(_plausible(seen), prior, line)
     if fitted is None:
         return None
     limits = {"max-running-requests": float(most)} if most else {}
@@ -104,11 +113,15 @@ _Point = tuple[float, float, float, float]
 """Requests and tokens a second of a replica, tokens a second of each request, and the weight."""
 
 
-def _fit(seen: Sequence[Minute], prior: Prior | None) -> tuple[float, float, float] | None:
+def _fit(
+    seen: Sequence[Minute], prior: Prior | None, line: tuple[float, float, float] | None
+) -> tuple[float, float, float] | None:
     """→ (alone, per_request, per_token) by least squares, none below 0."""
     served = ((m, m.tokens_per_second) for m in seen)
     points: list[_Point] = [((m.arrived or 0.0) / m.ready, x / m.ready, x / m.running, 1.0) for m, x in served]
-    if prior is not None:
+    if line is not None:
+        points += _seen_before(*line)
+    elif prior is not None:
         points += _assumed(prior)
     if not points:
         return None
@@ -121,6 +134,22 @@ def _assumed(prior: Prior) -> list[_Point]:
     idle, full = 1 / (IDLE_SHARE * prior.seconds_per_token), 1 / prior.seconds_per_token
     tokens = PLAN_SHARE * prior.running / prior.seconds_per_token
     return [(0.0, 0.0, idle, PRIOR_MINUTES), (tokens / prior.output_tokens, tokens, full, PRIOR_MINUTES)]
+
+
+def _plausible(seen: Sequence[Minute]) -> Sequence[Minute]:
+    """Without minutes in which requests were far faster or slower than usual: a gauge that erred, a hung engine."""
+    if len(seen) < 3:
+        return seen
+    speeds = sorted(m.tokens_per_second / m.running for m in seen)
+    usual = speeds[len(speeds) // 2]
+    return [m for m in seen if usual / FAR <= m.tokens_per_second / m.running <= usual * FAR]
+
+
+def _seen_before(alone: float, per_request: float, per_token: float) -> list[_Point]:
+    """Points of a line that was fitted before, at loads of a hundred requests or so."""
+    tokens = 200.0 * alone
+    loads = [(0.0, 0.0), (tokens / 1500, tokens), (tokens / 500, tokens), (tokens / 1500, tokens / 2)]
+    return [(r, x, max(0.0, alone - per_request * r - per_token * x), LINE_MINUTES) for r, x in loads]
 
 
 def _solve(points: Sequence[_Point]) -> tuple[float, float, float]:

@@ -20,6 +20,7 @@ from .capacity import Capacity, Load, Prior, capacity
 from .demand import NOW_SECONDS, offered, offered_now, tokens_per_request
 from .forecast import Forecast, forecast
 from .history import Minute
+from .memory import Memory, remembered, series
 from .window import Sample, recent
 
 FRESH_SECONDS = 30.0
@@ -63,6 +64,9 @@ class ScalingState:
     running_capacity: int | None = None
     prior: Prior | None = None
     target: float | None = None
+    memory: Memory | None = None
+    revision: str = ""
+    """What is remembered of before this process, and which revision serves now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Decision:
     need: float | None = None
     forecast: Forecast | None = None
     capacity: Capacity | None = None
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class _Outlook:
     forecast: Forecast | None
     capacity: Capacity | None
     missing: str | None
+    memory: Memory | None = None
 
     @property
     def need(self) -> _Need:
@@ -112,7 +118,7 @@ class _Outlook:
 
     def _told(self, desired: int, reason: Reason, message: str) -> Decision:
         known = self.missing is None
-        return Decision(desired, reason, message, known, self.need.replicas, self.forecast, self.capacity)
+        return Decision(desired, reason, message, known, self.need.replicas, self.forecast, self.capacity, self.memory)
 
 
 def decide(
@@ -179,7 +185,8 @@ def _outlook(
     config: Autoscaling, minutes: Sequence[Minute], window: Sequence[Sample], state: ScalingState, now: float
 ) -> _Outlook:
     kv_share = config.target_kv_usage_percent / 100
-    size = capacity(minutes, state.prior, state.running_capacity, state.target, kv_share)
+    line = state.memory.line if state.memory is not None and state.memory.revision == state.revision else None
+    size = capacity(minutes, state.prior, state.running_capacity, state.target, kv_share, line)
     lately = [s for s in recent(window, NOW_SECONDS, now) if s.replicas]
     waits = _waiting([s for s in lately if now - s.at <= QUEUE_SECONDS])
     needs = [_kv(lately, kv_share)]
@@ -188,12 +195,12 @@ def _outlook(
         needs.append(_queue(config, waits, state, None))
         return _Outlook(tuple(needs), max(n.replicas for n in needs), (), None, None, _silent(window, now))
     present = offered_now(minutes, lately)
-    loads = offered(minutes) or [present]
-    past = tuple(_replicas(load, size, goal)[0] for load in loads)
+    needed = [_replicas(load, size, goal)[0] for load in offered(minutes)]
+    past = series(minutes, needed, state.memory, now)
     count, limit = _replicas(present, size, goal)
     took = start_seconds(config, state)
     ahead = max(1, math.ceil(took / 60))
-    coming = forecast(past, ahead, SHARE)
+    coming = forecast(past or [count], ahead, SHARE)
     backlog = Load(waits[0] / took, waits[0] / took * tokens_per_request(minutes))
     needs.append(_queue(config, waits, state, count + _replicas(backlog, size, goal)[0]))
     words = f"{present} asked for fill {count:.1f} replicas ({limit})"
@@ -202,7 +209,18 @@ def _outlook(
     words = f"{words}, in {ahead} min up to {coming.upper:.1f} ({coming.way}: {coming.mean:.1f}{off})"
     needs.append(_Need(coming.upper, Reason.FORECAST_HIGH, words))
     rest = max(coming.upper, count, needs[0].replicas)
-    return _Outlook(tuple(needs), rest, past, coming, size, _silent(window, now))
+    kept = _kept(minutes, past, size, state)
+    return _Outlook(tuple(needs), rest, tuple(past), coming, size, _silent(window, now), kept)
+
+
+def _kept(
+    minutes: Sequence[Minute], past: Sequence[float], size: Capacity | None, state: ScalingState
+) -> Memory | None:
+    """Nothing new is learnt without a minute measured."""
+    if not minutes:
+        return state.memory
+    line = (size.alone, size.per_request, size.per_token) if size is not None else None
+    return remembered(past, minutes[-1].at + 60, line, state.revision)
 
 
 def _replicas(load: Load, size: Capacity | None, goal: int | None) -> tuple[float, str]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..api.timestamps import unix_time
+from ..api.types import AutoscalingHistory
 from ..autoscaling.capacity import Prior
 from ..autoscaling.decide import Decision, ScalingState, decide
+from ..autoscaling.memory import Memory
 from ..lifecycle.gangs import Gang, GangState
 from ..lifecycle.judging import Verdict
 from .facts import Facts
@@ -70,6 +72,8 @@ def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling
         spares=spec.spare_replicas,
         running_capacity=facts.subject.plan.limits.max_running_requests if facts.subject.plan else None,
         prior=_prior(facts),
+        memory=_memory(before.history if before is not None else None),
+        revision=status.current_revision,
         target=spec.slo.tpot_milliseconds / 1000 if spec.slo is not None and spec.slo.tpot_milliseconds else None,
     )
     decision = decide(config, facts.engines.minutes, facts.engines.window, state, now)
@@ -79,6 +83,16 @@ def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling
     elif decision.desired < in_force:
         last_down = now
     return Scaling(in_force, False, decision, last_up, last_down)
+
+
+def _memory(history: AutoscalingHistory | None) -> Memory | None:
+    until = unix_time(history.until) if history is not None else None
+    if history is None or until is None:
+        return None
+    alone, line = history.alone_millitokens, None
+    if alone:
+        line = (alone / 1000, history.request_millitokens / 1000, history.token_microtokens / 1_000_000)
+    return Memory(until, tuple(p / 100 for p in history.needed_percents), line, history.revision)
 
 
 def _prior(facts: Facts) -> Prior | None:

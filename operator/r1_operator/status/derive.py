@@ -8,6 +8,7 @@ from typing import Any
 
 from ..api.timestamps import rfc3339, unix_time
 from ..api.types import (
+    AutoscalingHistory,
     AutoscalingOutlook,
     AutoscalingStatus,
     LoadStatus,
@@ -187,6 +188,22 @@ def _outlook(scaling: ScalingDecision) -> AutoscalingOutlook | None:
     )
 
 
+def _history(previous: AutoscalingHistory | None, scaling: ScalingDecision) -> AutoscalingHistory | None:
+    """The same until another block is whole."""
+    memory = scaling.memory
+    if memory is None or (previous is not None and previous.until == rfc3339(memory.until)):
+        return previous
+    alone, request, token = memory.line or (None, 0.0, 0.0)
+    return AutoscalingHistory(
+        until=rfc3339(memory.until),
+        needed_percents=tuple(round(100 * need) for need in memory.needs),
+        alone_millitokens=round(1000 * alone) if alone is not None else None,
+        request_millitokens=round(1000 * request),
+        token_microtokens=round(1_000_000 * token),
+        revision=memory.revision,
+    )
+
+
 def _autoscaling(previous: AutoscalingStatus | None, observed: Observation, now: float) -> AutoscalingStatus | None:
     scaling = observed.scaling
     if scaling is None:
@@ -200,9 +217,11 @@ def _autoscaling(previous: AutoscalingStatus | None, observed: Observation, now:
         last_scale_up=rfc3339(up) if up is not None else None,
         last_scale_down=rfc3339(down) if down is not None else None,
         outlook=_outlook(scaling),
+        history=_history(previous.history if previous is not None else None, scaling),
     )
     if previous is None:
         return fresh
+    # What is remembered changes with every block, which is worth a write, and otherwise goes with one.
     figures = {"at": previous.at, "message": previous.message, "outlook": previous.outlook}
     same = fresh.model_copy(update=figures) == previous
     # The message carries numbers of the moment, and the reason says which kind of message it is.
