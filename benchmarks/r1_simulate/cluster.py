@@ -283,7 +283,7 @@ class SimulatedCluster:
         unknown = Finding("Unknown", Reason.STARTING, "")
         observation = Observation(
             1,
-            None,
+            self.subject().spec,
             "",
             round_.scaling.in_force,
             unknown,

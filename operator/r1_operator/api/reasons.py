@@ -160,6 +160,7 @@ class EventReason(StrEnum):
     REPLICA_REMOVED = "ReplicaRemoved"
     SCALED_UP = "ScaledUp"
     SCALED_DOWN = "ScaledDown"
+    SCALING_RECOMMENDED = "ScalingRecommended"
     WEIGHTS_UNAVAILABLE = "WeightsUnavailable"
     GATEWAY_SYNC_FAILED = "GatewaySyncFailed"
     RECONCILE_FAILED = "ReconcileFailed"

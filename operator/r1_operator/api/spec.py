@@ -147,6 +147,12 @@ class Slo(ApiModel):
 class Autoscaling(ApiModel):
     """Replicas follow the load. The result is status.desiredReplicas; spec.replicas is only where it starts."""
 
+    mode: Literal["Automatic", "Recommend"] = Field(
+        default="Automatic",
+        description="Automatic: status.desiredReplicas is what there is to be, whatever kubectl scale says. Recommend:"
+        " spec.replicas is, and status.autoscaling says what the autoscaler would do. For an HPA or KEDA on the scale"
+        " subresource leave spec.autoscaling out.",
+    )
     min_replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS, description="Never fewer replicas than this.")
     max_replicas: int = Field(ge=1, le=MAX_REPLICAS, description="Never more replicas than this.")
     target_kv_usage_percent: int = Field(

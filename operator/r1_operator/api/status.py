@@ -112,6 +112,7 @@ class AutoscalingHistory(ReadModel):
 class AutoscalingStatus(ReadModel):
     """The autoscaler's last decision."""
 
+    mode: CamelWord = Field(default="Automatic", description="Whether it decides, or Recommend.")
     desired_replicas: int = Field(ge=0, le=MAX_REPLICAS, description="Replicas it wants.")
     reason: CamelWord = Field(description="Why, in one word for programs.")
     message: Message = Field(default="", description="Why, with the numbers.")

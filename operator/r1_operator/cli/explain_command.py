@@ -14,7 +14,7 @@ from ..cluster.resources import EVENTS, R1_DEPLOYMENTS
 from .cluster_access import Told, table
 from .cluster_access import run as run_in_cluster
 
-_STEPS = {"ScaledUp", "ScaledDown"}
+_STEPS = {"ScaledUp", "ScaledDown", "ScalingRecommended"}
 _SHOWN = 10
 
 
@@ -52,8 +52,9 @@ def told(raw: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> str:
     if scaling is None:
         return f"{name}: the autoscaler has said nothing yet"
     ready = f"{status.ready_replicas} of {status.desired_replicas + status.spare_replicas} ready"
+    word = "recommended" if scaling.mode == "Recommend" else "wanted"
     rows = [
-        (f"{name}:", f"{scaling.desired_replicas} replicas wanted, {ready}"),
+        (f"{name}:", f"{scaling.desired_replicas} replicas {word}, {ready}"),
         ("why", f"{scaling.reason}: {scaling.message}"),
         *(_outlook(scaling.outlook) if scaling.outlook is not None else ()),
         ("limits", _limits(config, scaling.last_scale_up, scaling.last_scale_down)),

@@ -40,7 +40,7 @@ def publish(metrics: Metrics, key: Key, status: R1DeploymentStatus, observed: Ob
 
 def count(metrics: Metrics, key: Key, before: R1DeploymentStatus, after: R1DeploymentStatus) -> None:
     """What happened between two statuses that were written: scaling decisions and restarts."""
-    if before.autoscaling and after.autoscaling:
+    if before.autoscaling and after.autoscaling and after.autoscaling.mode == "Automatic":
         step = after.autoscaling.desired_replicas - before.autoscaling.desired_replicas
         if step:
             metrics.count_decision(key, "up" if step > 0 else "down", after.autoscaling.reason)

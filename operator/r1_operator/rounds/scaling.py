@@ -56,9 +56,13 @@ def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling
     if config is None or spec.replicas == 0:
         return Scaling(spec.replicas)
     before = status.autoscaling
-    last_up = _past(before.last_scale_up if before else None, now)
-    last_down = _past(before.last_scale_down if before else None, now)
-    current = before.desired_replicas if before and before.desired_replicas > 0 else _what_runs(facts, spec.replicas)
+    decided = before if before is not None and before.mode == config.mode == "Automatic" else None
+    last_up = _past(decided.last_scale_up if decided else None, now)
+    last_down = _past(decided.last_scale_down if decided else None, now)
+    if decided is not None and decided.desired_replicas > 0:
+        current = decided.desired_replicas
+    else:
+        current = spec.replicas if config.mode == "Recommend" else _what_runs(facts, spec.replicas)
     starting = [g for g in facts.gangs if verdicts[g.name].state is GangState.STARTING]
     state = ScalingState(
         desired=current,
@@ -77,6 +81,8 @@ def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling
         target=spec.slo.tpot_milliseconds / 1000 if spec.slo is not None and spec.slo.tpot_milliseconds else None,
     )
     decision = decide(config, facts.engines.minutes, facts.engines.window, state, now)
+    if config.mode == "Recommend":
+        return Scaling(spec.replicas, True, decision)
     in_force = min(max(current, config.min_replicas), config.max_replicas)
     if decision.desired > in_force:
         last_up = now

@@ -209,7 +209,9 @@ def _autoscaling(previous: AutoscalingStatus | None, observed: Observation, now:
     if scaling is None:
         return None
     up, down = observed.last_scale_up, observed.last_scale_down
+    config = observed.spec.autoscaling if observed.spec is not None else None
     fresh = AutoscalingStatus(
+        mode=config.mode if config is not None else "Automatic",
         desired_replicas=scaling.desired,
         reason=scaling.reason,
         message=shorten(scaling.message, _SCALING_BYTES),

@@ -105,6 +105,8 @@ def _scaling(before: R1DeploymentStatus, after: R1DeploymentStatus) -> Iterator[
     old, new = before.autoscaling.desired_replicas, after.autoscaling.desired_replicas
     if new != old:
         reason = EventReason.SCALED_UP if new > old else EventReason.SCALED_DOWN
+        if after.autoscaling.mode == "Recommend":
+            reason = EventReason.SCALING_RECOMMENDED
         yield Event(reason, f"{after.autoscaling.reason}: {after.autoscaling.message}")
 
 
