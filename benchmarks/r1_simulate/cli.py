@@ -13,7 +13,7 @@ from pathlib import Path
 from r1_bench.workload import WorkloadError
 from r1_operator.planning.plan import Plan
 
-from . import page, profile, traces
+from . import calibration, page, profile, traces
 from .fleet import Start
 from .optimum import optimum
 from .outcome import Targets
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="r1 simulate", description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--trace", type=Path, help="a ServeGen folder, Azure's or a like CSV, or Mooncake's JSON lines")
+    source.add_argument("--calibrate", action="store_true", help="the simulated engine beside published measurements")
     source.add_argument("--shape", choices=sorted(_SHAPES), help="a synthetic load; its highest fills --peak-replicas")
     parser.add_argument(
         "--peak-replicas", type=_positive, default=8, help="scale the trace to need so many at its peak"
@@ -75,6 +76,9 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.calibrate:
+        print(calibration.errors())
+        return 0
     targets = Targets(options.ttft_ms / 1000, options.tpot_ms / 1000)
     probe = Question(Requests([], [], []), 0.0, targets, options.model, options.hardware)
     plan, speed = planned(probe)
@@ -125,8 +129,9 @@ def decided(policy: str, question: Question, plan: Plan, speed: Speed) -> Answer
         start = Start(question.start_seconds * question.truth.start, 0.0)
         found = optimum(requests, true, start, targets, question.most * 3 // 4, until)
         return Answer(policy, found.found, requests)
-    count = profile.peak(requests, true, targets, until)
-    if policy == "static-mean":
+    if policy == "static-peak":
+        count = profile.peak(requests, true, targets, until)
+    else:
         carried = profile.carried(true, profile.mean_lengths(requests), targets)
         count = max(1, round(sum(requests.outputs) / until / carried))
     return Answer(policy, profile.static(requests, true, count, targets, until), requests)

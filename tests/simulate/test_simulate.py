@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from r1_operator.cli.main import main
-from r1_simulate import profile, traces
+from r1_simulate import calibration, profile, traces
+from r1_simulate.calibration import closed_loop
 from r1_simulate.cluster import spec_of
 from r1_simulate.controllers import Operator, Schedule
 from r1_simulate.fleet import Fleet, Start
@@ -68,6 +69,17 @@ def test_a_full_memory_takes_the_youngest_back_and_nobody_is_lost() -> None:
     assert engine.ended == 3
     assert engine.retracted >= 1
     assert engine.output_tokens == 2100
+
+
+def test_a_closed_loop_of_one_is_arithmetic_and_more_at_once_give_more_tokens_more_slowly() -> None:
+    one, four = (closed_loop(SMALL, n, (100, 101)) for n in (1, 4))
+    assert one.ttft_seconds == pytest.approx(0.06, rel=0.1)
+    assert one.tpot_seconds == pytest.approx(0.02)
+    assert one.tokens_per_second == pytest.approx(101 / (0.06 + 2.0), rel=0.1)
+    assert 3 * one.tokens_per_second < four.tokens_per_second < 4 * one.tokens_per_second
+    assert four.tpot_seconds > one.tpot_seconds
+    rows = calibration.errors().splitlines()
+    assert "| TPOT | 23 ms | " in rows[2]
 
 
 def test_the_same_seed_is_the_same_run() -> None:

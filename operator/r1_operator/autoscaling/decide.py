@@ -281,7 +281,7 @@ def _down(
         text = f"{need.words}; minReplicas is {config.min_replicas}"
         return outlook.decision(current, Reason.WITHIN_TARGETS, text)
     hold = max(float(config.scale_down_cooldown_seconds), HOLD_STARTS * start_seconds(config, state))
-    past = [m for m in minutes if now - hold - 60 <= m.at <= now]
+    past = [m for m in minutes[-math.ceil(hold / 60) - 2 :] if now - hold - 60 <= m.at <= now]
     peak = outlook.rest
     if outlook.past and past:
         peak = max(peak, *_smooth(outlook.past[-len(past) :]))

@@ -18,18 +18,16 @@ NOW_SECONDS = 120.0
 """The load of this moment is a mean over so long: shorter than a start, longer than a burst."""
 LENGTH_MINUTES = 20
 """Tokens per request are a mean over this long: many requests, and soon enough when their kind changes."""
-LOOK_BACK_MINUTES = 2 * 24 * 60
 
 
 def offered(minutes: Sequence[Minute]) -> list[Load]:
-    """What was asked for in each minute, oldest first, of the last two days."""
-    kept = minutes[-LOOK_BACK_MINUTES:]
+    """What was asked for in each minute, oldest first."""
     tokens = ended = 0.0
     found = []
-    for number, minute in enumerate(kept):
+    for number, minute in enumerate(minutes):
         if minute.ended is not None:
             tokens, ended = tokens + minute.tokens_per_second, ended + minute.ended
-        if number >= LENGTH_MINUTES and (old := kept[number - LENGTH_MINUTES]).ended is not None:
+        if number >= LENGTH_MINUTES and (old := minutes[number - LENGTH_MINUTES]).ended is not None:
             tokens, ended = tokens - old.tokens_per_second, ended - old.ended
         found.append(_offered(minute, tokens / ended if ended > 1e-9 else None))
     return found

@@ -9,8 +9,8 @@ from itertools import pairwise
 from .window import Sample
 
 MINUTE = 60.0
-KEEP_MINUTES = 8 * 24 * 60
-"""A week and a day: what was at this time of the day, and of the week."""
+KEEP_MINUTES = 31 * 60
+"""What was at this time of the day, and six hours in which a forecast by it can be tried."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .history import MINUTE, Minute
+from .history import KEEP_MINUTES, MINUTE, Minute
 
 BLOCK = 600.0
 """Seconds of which one mean is remembered."""
 BLOCKS = 144
 """A day."""
-LOOK_BACK = 2 * 24 * 60
-"""Minutes that a series goes back at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ def series(minutes: Sequence[Minute], needs: Sequence[float], memory: Memory | N
         return []
     starts = [at for at, _ in (*blocks[:1], *measured[:1])]
     end = max([at + MINUTE for at, _ in measured[-1:]] + [at + BLOCK for at, _ in blocks[-1:]])
-    start = max(min(starts), end - LOOK_BACK * MINUTE)
+    start = max(min(starts), end - KEEP_MINUTES * MINUTE)
     values: list[float | None] = [None] * round((end - start) / MINUTE)
     for at, need in blocks:
         for minute in range(round(BLOCK / MINUTE)):
