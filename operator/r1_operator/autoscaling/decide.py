@@ -187,7 +187,8 @@ def _outlook(
     kv_share = config.target_kv_usage_percent / 100
     line = state.memory.line if state.memory is not None and state.memory.revision == state.revision else None
     size = capacity(minutes, state.prior, state.running_capacity, state.target, kv_share, line)
-    lately = [s for s in recent(window, NOW_SECONDS, now) if s.replicas]
+    took = start_seconds(config, state)
+    lately = [s for s in recent(window, min(NOW_SECONDS, max(FRESH_SECONDS, took / 5)), now) if s.replicas]
     waits = _waiting([s for s in lately if now - s.at <= QUEUE_SECONDS])
     needs = [_kv(lately, kv_share)]
     goal = config.target_tokens_per_second_per_replica
@@ -198,7 +199,6 @@ def _outlook(
     needed = [_replicas(load, size, goal)[0] for load in offered(minutes)]
     past = series(minutes, needed, state.memory, now)
     count, limit = _replicas(present, size, goal)
-    took = start_seconds(config, state)
     ahead = max(1, math.ceil(took / 60))
     coming = forecast(past or [count], ahead, SHARE)
     backlog = Load(waits[0] / took, waits[0] / took * tokens_per_request(minutes))

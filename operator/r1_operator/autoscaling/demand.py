@@ -15,7 +15,7 @@ from .history import Minute, minute_of
 from .window import Sample
 
 NOW_SECONDS = 120.0
-"""The load of this moment is a mean over so long: shorter than a start, longer than a burst."""
+"""The load of this moment is a mean over so long, of short starts a fifth: shorter than one, longer than a burst."""
 LENGTH_MINUTES = 20
 """Tokens per request are a mean over this long: many requests, and soon enough when their kind changes."""
 

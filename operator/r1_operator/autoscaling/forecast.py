@@ -14,10 +14,10 @@ from typing import Final
 DAY: Final = 24 * 60
 LOOK_BACK: Final = 6 * 60
 """Minutes over which the ways are compared."""
-EVERY: Final = 5
 LEVEL: Final = 5
-"""Minutes whose mean is the load of a moment."""
-TREND: Final = 20
+"""Minutes whose mean is the load of a moment; of short starts half a start."""
+TREND: Final = 4
+"""Of these are what a trend is seen in."""
 DAMPING: Final = 0.6
 """Share of a trend that goes on: a load's slope seldom lasts."""
 FEW: Final = 12
@@ -40,10 +40,10 @@ class Forecast:
 
 
 class _Series:
-    """Minutes of load with their sums, so that a mean or a slope costs no loop."""
+    """Minutes of load with their sums, so that a mean or a slope costs no loop. `level`: minutes of a moment."""
 
-    def __init__(self, values: Sequence[float]) -> None:
-        self.values = values
+    def __init__(self, values: Sequence[float], level: int) -> None:
+        self.values, self.level = values, level
         self._sums = list(accumulate(values, initial=0.0))
         self._moments = list(accumulate((i * v for i, v in enumerate(values)), initial=0.0))
 
@@ -53,7 +53,7 @@ class _Series:
 
     def most(self, at: int) -> float:
         """The highest load about a minute: a start may take a little less, and the next step comes a little later."""
-        return max(self.mean(at + shift, at + shift + LEVEL) for shift in (-LEVEL, 0, LEVEL))
+        return max(self.mean(at + shift, at + shift + self.level) for shift in (-self.level, 0, self.level))
 
     def slope(self, start: int, end: int) -> float:
         """Per minute, by least squares."""
@@ -67,28 +67,29 @@ class _Series:
 
 
 def _level(series: _Series, end: int, ahead: int) -> float:
-    return series.mean(end - LEVEL, end)
+    return series.mean(end - series.level, end)
 
 
 def _trend(series: _Series, end: int, ahead: int) -> float:
-    level = series.mean(end - LEVEL, end)
-    return max(0.0, level + DAMPING * series.slope(end - TREND, end) * (ahead + LEVEL / 2))
+    level = series.mean(end - series.level, end)
+    slope = series.slope(end - TREND * series.level, end)
+    return max(0.0, level + DAMPING * slope * (ahead + series.level / 2))
 
 
 def _daily(series: _Series, end: int, ahead: int) -> float | None:
     """The most that there was a day ago, about then, times how much more there is now than there was."""
     then = end - DAY
-    if then < 3 * LEVEL:
+    if then < 3 * series.level:
         return None
-    before = series.mean(then - 3 * LEVEL, then)
+    before = series.mean(then - 3 * series.level, then)
     if before <= 0:
         return None
-    now = series.mean(end - 3 * LEVEL, end)
+    now = series.mean(end - 3 * series.level, end)
     return series.most(then + ahead) * min(MOST, max(1 / MOST, now / before))
 
 
 def _then(series: _Series, at: int) -> float:
-    return series.mean(at - LEVEL, at)
+    return series.mean(at - series.level, at)
 
 
 WAYS: Final = {"day before": (_daily, _Series.most), "level": (_level, _then), "trend": (_trend, _then)}
@@ -97,15 +98,16 @@ WAYS: Final = {"day before": (_daily, _Series.most), "level": (_level, _then), "
 
 def forecast(values: Sequence[float], ahead: int, share: float) -> Forecast:
     """`values`: load of each minute, oldest first, not empty. `ahead`: minutes from now on. `share`: of the bound."""
-    series, end = _Series(values), len(values)
-    seen = max(series.mean(at - LEVEL, at) for at in range(end, max(0, end - LOOK_BACK), -EVERY))
+    level = max(1, min(LEVEL, ahead // 2))
+    series, end = _Series(values, level), len(values)
+    seen = max(series.mean(at - level, at) for at in range(end, max(0, end - LOOK_BACK), -level))
     best: tuple[float, Forecast] | None = None
     for way, (predict, came) in WAYS.items():
         mean = predict(series, end, ahead)
         if mean is None:
             continue
         ratios = []
-        for at in range(end - ahead - 2 * LEVEL, max(3 * LEVEL, end - LOOK_BACK), -EVERY):
+        for at in range(end - ahead - 2 * level, max(3 * level, end - LOOK_BACK), -level):
             made = predict(series, at, ahead)
             if made:
                 ratios.append(came(series, at + ahead) / made)
