@@ -43,7 +43,7 @@ DOWN_SHARE = 4
 DOWN_PAUSE_SECONDS = 120.0
 """Between two steps down: what the first one did is seen before the next."""
 COVERAGE = 0.8
-"""Share of the time before a step down that must have been measured, and of the replicas that must have answered."""
+"""Share of the time before a step down that must have been measured: by half of the ready replicas at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +174,10 @@ def _unknown(window: Sequence[Sample], state: ScalingState, now: float) -> str:
 
 
 def _silent(window: Sequence[Sample], now: float) -> str | None:
-    """Some ready replicas have not answered for a while; one late answer is nothing."""
+    """Some ready replicas have not answered for a while; late answers, now of one and now of another, are nothing."""
     fresh = recent(window, FRESH_SECONDS, now)
-    if any(s.complete for s in fresh):
+    heard = {replica.name for sample in fresh for replica in sample.replicas}
+    if any(s.complete for s in fresh) or len(heard) >= fresh[-1].ready:
         return None
     return f"{fresh[-1].missing} of {fresh[-1].ready} ready replicas did not report their load"
 
@@ -295,7 +296,7 @@ def _down(
     if (times := _returns(outlook.past[-RETURN_MINUTES:], wanted)) >= RETURNS:
         text = f"{would}; but {times} times in {RETURN_MINUTES // 60} h the load has come back above that"
         return outlook.decision(current, Reason.COOLDOWN, text)
-    measured = [m for m in past if m.silent <= (1 - COVERAGE) * m.ready]
+    measured = [m for m in past if m.silent <= m.ready / 2]
     if len(measured) < COVERAGE * hold / 60:
         text = f"{would}; not all of the last {hold:.0f} s has been measured"
         return outlook.decision(current, Reason.COOLDOWN, text)
