@@ -11,11 +11,11 @@ import csv
 import json
 import random
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 Arrivals = Literal["poisson", "constant"]
 
@@ -185,7 +185,7 @@ class ServeGenClient:
     """One client of a ServeGen trace: its rate in each window, and its token lengths in each period of the day."""
 
     windows: tuple[tuple[float, float], ...]  # start in seconds, requests per second; ascending
-    lengths: tuple[tuple[float, tuple[int, ...], tuple[float, ...], tuple[int, ...], tuple[float, ...]], ...]
+    lengths: tuple[Lengths, ...]
 
     def rate(self, at: float) -> float:
         position = bisect_right(self.windows, (at, float("inf")))
@@ -201,20 +201,35 @@ class ServeGenClient:
 
 def read_servegen(folder: Path) -> tuple[ServeGenClient, ...]:
     """All clients of a folder of chunk-N-trace.csv and chunk-N-dataset.json (ServeGen, arXiv 2505.09999)."""
+
+    def client(rows: Rows, lengths: tuple[Lengths, ...]) -> ServeGenClient:
+        return ServeGenClient(tuple((float(row[0]), float(row[1])) for row in rows), lengths)
+
+    return read_chunks(folder, client)
+
+
+Rows = list[list[str]]
+"""Of a chunk-N-trace.csv: begin of the window, rate, coefficient of variation, law of arrivals and its parameters."""
+Lengths = tuple[float, tuple[int, ...], tuple[float, ...], tuple[int, ...], tuple[float, ...]]
+"""From a time of the day on: input lengths with their shares, output lengths with theirs."""
+Client = TypeVar("Client")
+
+
+def read_chunks(folder: Path, make: Callable[[Rows, tuple[Lengths, ...]], Client]) -> tuple[Client, ...]:
+    """What `make` makes of each client's files. Raises WorkloadError that names the file."""
     clients = []
     for trace in sorted(folder.glob("chunk-*-trace.csv")):
         dataset = trace.with_name(trace.name.replace("-trace.csv", "-dataset.json"))
         try:
             rows = [line.split(",") for line in trace.read_text().splitlines() if line]
-            windows = tuple((float(row[0]), float(row[1])) for row in rows)
             periods = json.loads(dataset.read_text())
             lengths = tuple(
                 (float(start), *_table(period["input_tokens"]), *_table(period["output_tokens"]))
                 for start, period in sorted(periods.items(), key=lambda item: float(item[0]))
             )
+            clients.append(make(rows, lengths))
         except (OSError, ValueError, KeyError, IndexError, SyntaxError) as error:
             raise WorkloadError(f"--trace {trace}: {type(error).__name__} {error}") from error
-        clients.append(ServeGenClient(windows, lengths))
     if not clients:
         raise WorkloadError(f"--trace {folder}: holds no chunk-N-trace.csv; name a ServeGen data folder or a CSV file")
     return tuple(clients)

@@ -28,26 +28,37 @@ def waiting(engine: Replica) -> float:
 
 
 @dataclass(slots=True)
+class Stabilized:
+    """The HPA's stabilization downwards: the highest of the last five minutes' wishes, each within the bounds."""
+
+    least: int
+    most: int
+    _wishes: list[tuple[float, int]] = field(default_factory=list)
+
+    def of(self, wish: int, now: float) -> tuple[int, int]:
+        """→ this wish within the bounds, and the highest of late."""
+        bounded = min(self.most, max(self.least, wish))
+        self._wishes = [w for w in self._wishes if now - w[0] < _STABILIZATION_SECONDS] + [(now, bounded)]
+        return bounded, max(w for _, w in self._wishes)
+
+
+@dataclass(slots=True)
 class Hpa:
     """A HorizontalPodAutoscaler on a mean per pod (`target`), with its defaults: pods that are not ready count as
     nothing upwards and are left out downwards; the highest of the last five minutes' wishes holds downwards."""
 
     metric: Callable[[Replica], float]
     target: float
-    least: int
-    most: int
+    wishes: Stabilized
     first: int
     every_seconds: float = _SYNC_SECONDS
-    _wishes: list[tuple[float, int]] = field(default_factory=list)
 
     def control(self, fleet: Fleet) -> None:
         if fleet.now == 0.0:
             adjust(fleet, self.first, at_once=True)
             return
         there = [m for m in fleet.machines.values() if m.draining_since is None]
-        wish = min(self.most, max(self.least, self._wish(there)))
-        self._wishes = [w for w in self._wishes if fleet.now - w[0] < _STABILIZATION_SECONDS] + [(fleet.now, wish)]
-        held = max(w for _, w in self._wishes)
+        wish, held = self.wishes.of(self._wish(there), fleet.now)
         wanted = min(wish, len(there) + max(_AT_ONCE, len(there))) if wish > len(there) else min(held, len(there))
         adjust(fleet, wanted)
 
@@ -69,20 +80,16 @@ class Keda:
     """KEDA on the whole queue: an external metric, so `threshold` requests a replica whatever runs there now."""
 
     threshold: float
-    least: int
-    most: int
+    wishes: Stabilized
     first: int
     every_seconds: float = _SYNC_SECONDS
-    _wishes: list[tuple[float, int]] = field(default_factory=list)
 
     def control(self, fleet: Fleet) -> None:
         if fleet.now == 0.0:
             adjust(fleet, self.first, at_once=True)
             return
         queue = sum(m.engine.waiting for m in fleet.machines.values() if m.engine is not None)
-        wish = min(self.most, max(self.least, math.ceil(queue / self.threshold)))
-        self._wishes = [w for w in self._wishes if fleet.now - w[0] < _STABILIZATION_SECONDS] + [(fleet.now, wish)]
-        adjust(fleet, max(w for _, w in self._wishes))
+        adjust(fleet, self.wishes.of(math.ceil(queue / self.threshold), fleet.now)[1])
 
 
 @dataclass(slots=True)
@@ -97,7 +104,7 @@ class LoadPlanner:
     every_seconds: float = 180.0
     trend: bool = False
     """Take the change between the last two intervals to go on, as its regressing predictors do."""
-    _counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _arrived: dict[str, int] = field(default_factory=dict)
     _rates: list[float] = field(default_factory=list)
 
     def control(self, fleet: Fleet) -> None:
@@ -107,10 +114,9 @@ class LoadPlanner:
         arrived, tokens, ended = 0, 0, 0
         for name, machine in fleet.machines.items():
             if machine.engine is not None:
-                before = self._counts.get(name, (0, 0))
-                arrived += machine.engine.arrived - before[0]
+                arrived += machine.engine.arrived - self._arrived.get(name, 0)
                 tokens, ended = tokens + machine.engine.output_tokens, ended + machine.engine.ended
-                self._counts[name] = (machine.engine.arrived, machine.engine.ended)
+                self._arrived[name] = machine.engine.arrived
         length = tokens / ended if ended else 0.0
         self._rates = [*self._rates, arrived / self.every_seconds * length][-2:]
         rate = self._rates[-1]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from r1_operator.planning.catalog import find_model
-from r1_operator.planning.hardware import built_in_hardware
-from r1_operator.planning.make import plan_wishes
-from r1_operator.planning.plan import Plan
-from r1_operator.planning.wishes import Load, Wishes
+from r1_operator.planning.wishes import Load
 
 from .replica import Replica
 from .requests import Requests
-from .speed import Speed, speed_of
+from .speed import Speed
+from .world import planned_as
 
+_MODEL = "deepseek-ai/DeepSeek-R1"
 _ROUNDS = 6
 """Answers that each place in the loop gives; the first and the last do not count."""
 
@@ -84,19 +82,11 @@ def errors() -> str:
     """A table of what is published, what is simulated, and how far it is off."""
     lines = ["| source | set-up | figure | published | simulated | error |", "|---|---|---|---|---|---|"]
     for entry in PUBLISHED:
-        simulated = getattr(closed_loop(_speed(entry), entry.at_once, entry.lengths), entry.quantity)
+        _, speed = planned_as(_MODEL, entry.hardware, load=Load(*entry.lengths), **entry.wishes)
+        simulated = getattr(closed_loop(speed, entry.at_once, entry.lengths), entry.quantity)
         unit, factor = ("ms", 1000) if entry.quantity.endswith("seconds") else ("tok/s", 1)
         name = {"tpot_seconds": "TPOT", "ttft_seconds": "TTFT", "tokens_per_second": "output"}[entry.quantity]
         figures = f"{factor * entry.measured:,.0f} {unit} | {factor * simulated:,.0f} {unit}"
         off = f"{100 * (simulated / entry.measured - 1):+.0f}%"
         lines.append(f"| {entry.source} | {entry.set_up} | {name} | {figures} | {off} |")
     return "\n".join(lines)
-
-
-def _speed(entry: Published) -> Speed:
-    model, profile = find_model("deepseek-ai/DeepSeek-R1"), built_in_hardware()[entry.hardware]
-    assert model is not None
-    load = Load(*entry.lengths)
-    plan = plan_wishes(Wishes(model=model, profile=profile, load=load, **entry.wishes))  # type: ignore[arg-type]
-    assert isinstance(plan, Plan), str(plan)
-    return speed_of(plan, model, profile)

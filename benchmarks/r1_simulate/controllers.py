@@ -13,7 +13,7 @@ from .cluster import SimulatedCluster
 from .fleet import TICK_SECONDS, Fleet, Machine
 
 EPOCH: Final = 1_800_000_000.0
-"""The operator's clock at the run's start: a midnight in UTC, so that times of the day are the trace's."""
+"""The operator's clock at the run's start, a whole ten minutes; a day later it is the same time of the trace's day."""
 ROUND_SECONDS: Final = 30.0
 
 
@@ -30,6 +30,11 @@ class Schedule:
         first = fleet.now == 0.0
         ahead = max(self.wanted(fleet.now), self.wanted(fleet.now + self.lead_seconds))
         adjust(fleet, self.wanted(0.0) if first else ahead, at_once=first)
+
+
+def always(count: int) -> Callable[[float], int]:
+    """For a `Schedule`: the same number at each moment."""
+    return lambda _: count
 
 
 def adjust(fleet: Fleet, wanted: int, *, at_once: bool = False) -> None:
@@ -86,10 +91,11 @@ class Operator:
     def _see(self, fleet: Fleet) -> None:
         """What became of the fleet, as kubelets would tell it."""
         pods, machines = self.cluster.machines, fleet.machines
+        ended = {machine.name for machine in fleet.past}
         for gang in pods.gangs():
             bound = all(pod["spec"].get("nodeName") for pod in pods.of(gang))
             leaves = any("deletionTimestamp" in pod["metadata"] for pod in pods.of(gang))
-            if bound and gang not in machines and not leaves and gang not in self._ended(fleet):
+            if bound and gang not in machines and not leaves and gang not in ended:
                 fleet.begin(gang)
                 pods.starting.add(gang)
             machine = machines.get(gang)
@@ -100,13 +106,10 @@ class Operator:
                 fleet.drain(machine)
             if gang not in machines and bound:
                 self._gone(gang, leaves)
-        for name in [name for name in machines if name not in pods.gangs()]:
+        left = set(pods.gangs())
+        for name in [name for name in machines if name not in left]:
             fleet.drain(machines[name])
         pods.advance(self.cluster.now)
-
-    @staticmethod
-    def _ended(fleet: Fleet) -> set[str]:
-        return {machine.name for machine in fleet.past}
 
     def _gone(self, gang: str, leaves: bool) -> None:
         pods = self.cluster.machines

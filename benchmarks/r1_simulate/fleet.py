@@ -14,6 +14,8 @@ from .speed import Speed
 
 TICK_SECONDS: Final = 10.0
 """How often the engines' loads are read; controllers are asked every so many ticks."""
+_LAST_SECONDS: Final = 3600.0
+"""For what is in flight when a run is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +108,10 @@ class Fleet:
     def serving(self) -> list[Machine]:
         return [m for m in self.machines.values() if m.serves]
 
-    def starting(self) -> list[Machine]:
-        return [m for m in self.machines.values() if m.engine is None]
-
     # --- time ----------------------------------------------------------------------------------------------------
-    def run(self, until: float | None = None) -> None:
-        """Until the last request has been asked, or until a time; then what runs is given time to end."""
+    def run(self, end: float) -> None:
+        """Until a time, with the controller asked and the machines looked at on the way."""
         at, count = self.requests.at, len(self.requests)
-        end = at[-1] if until is None else until
         tick, control = self.now, self.now
         while self.now < end or (self.arrived < count and at[self.arrived] < end):
             if self.now >= control:
@@ -124,9 +122,10 @@ class Fleet:
             self.look()
         self._until(end)
 
-    def finish(self, seconds: float = 3600.0) -> None:
-        """What is in flight ends; nothing is decided any more."""
-        self._until(self.now + seconds)
+    def play(self, until: float) -> None:
+        """Until a time; then what is in flight ends, and nothing is decided any more."""
+        self.run(until)
+        self._until(self.now + _LAST_SECONDS)
 
     def look(self) -> None:
         """Starts that are over, drains that have ended, faults."""

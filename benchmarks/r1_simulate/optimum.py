@@ -9,11 +9,11 @@ simulator as it is, keeps the promise.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from .controllers import Schedule
+from .controllers import Schedule, always
 from .fleet import Fleet, Start
 from .outcome import Outcome, Targets, misses, outcome
 from .requests import Requests
@@ -67,14 +67,9 @@ def missed_by(requests: Requests, speed: Speed, targets: Targets, most: int, unt
 
 def _missed(requests: Requests, speed: Speed, targets: Targets, until: float, count: int) -> Sequence[int]:
     asked = requests.again()
-    fleet = Fleet(speed, asked, Schedule(_always(count)), patience=targets.ttft_seconds)
-    fleet.run(until)
-    fleet.finish()
+    fleet = Fleet(speed, asked, Schedule(always(count)), patience=targets.ttft_seconds)
+    fleet.play(until)
     return misses(asked, targets, WINDOW_SECONDS, until)
-
-
-def _always(count: int) -> Callable[[float], int]:
-    return lambda _: count
 
 
 def schedule(missed: Sequence[Sequence[int]], start_seconds: float, price: float) -> list[int]:
@@ -106,9 +101,7 @@ def follow(
     requests: Requests, speed: Speed, start: Start, targets: Targets, counts: Sequence[int], until: float
 ) -> Outcome:
     """The schedule run as it is, its replicas begun as long ahead as a start takes."""
-    asked = requests.again()
     wanted = Schedule(lambda t: counts[min(len(counts) - 1, int(t // WINDOW_SECONDS))], start.seconds)
-    fleet = Fleet(speed, asked, wanted, Start(start.seconds, 0.0))
-    fleet.run(until)
-    fleet.finish()
+    fleet = Fleet(speed, requests.again(), wanted, Start(start.seconds, 0.0))
+    fleet.play(until)
     return outcome(fleet, targets, 0.0, until)

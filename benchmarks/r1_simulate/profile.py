@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .controllers import Schedule
+from .controllers import Schedule, always
 from .fleet import Fleet
 from .outcome import Outcome, Targets, outcome
 from .requests import Requests
@@ -22,20 +22,15 @@ def carried(speed: Speed, lengths: tuple[int, int], targets: Targets, promise: f
     for seed in range(_RUNS):
         rate = (low + high) / 2
         requests = shaped(constant(rate), _SECONDS, lengths, seed)
-        fleet = Fleet(speed, requests, Schedule(lambda _: 1))
-        fleet.run(_SECONDS)
-        fleet.finish()
-        kept = outcome(fleet, targets, _WARM_UP_SECONDS, _SECONDS).kept
+        kept = static(requests, speed, 1, targets, _SECONDS, _WARM_UP_SECONDS).kept
         low, high = (rate, high) if kept >= promise else (low, rate)
     return low * lengths[1]
 
 
 def static(requests: Requests, speed: Speed, count: int, targets: Targets, until: float, since: float = 0.0) -> Outcome:
     """So many replicas all the time."""
-    asked = requests.again()
-    fleet = Fleet(speed, asked, Schedule(lambda _: count))
-    fleet.run(until)
-    fleet.finish()
+    fleet = Fleet(speed, requests.again(), Schedule(always(count)))
+    fleet.play(until)
     return outcome(fleet, targets, since, until)
 
 

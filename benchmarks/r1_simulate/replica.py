@@ -30,7 +30,7 @@ class Replica:
 
     __slots__ = (
         "_admitted", "_asked", "_at", "_ends", "_held", "_patience", "_prefilling", "_requests", "_speed", "_tokens",
-        "arrived", "ended", "generated", "load", "next_at", "output_tokens", "prompt_tokens", "queue", "retracted",
+        "arrived", "ended", "generated", "load", "next_at", "output_tokens", "queue", "retracted",
         "running",
     )  # fmt: skip
 
@@ -49,7 +49,7 @@ class Replica:
         self.load = self.running = 0
         self.arrived = self.ended = self.retracted = 0
         self.generated = 0.0
-        self.prompt_tokens = self.output_tokens = 0
+        self.output_tokens = 0
 
     # --- what others see -----------------------------------------------------------------------------------------
     @property
@@ -107,7 +107,6 @@ class Replica:
                 requests.first[request] = now
             self._held += requests.inputs[request] + had - clock
             self._admitted[request] = clock - had
-            self.prompt_tokens += requests.inputs[request]
             heappush(self._ends, (clock + max(1, requests.outputs[request] - had - 1), request))
         self.running += len(self._prefilling)
         self._prefilling = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from r1_bench.workload import WorkloadError, read_replay
+from r1_bench.workload import Lengths, Rows, WorkloadError, read_chunks, read_replay
 
 from .requests import Requests
 
@@ -80,31 +79,22 @@ class Client:
 
 def servegen(folder: Path) -> tuple[Client, ...]:
     """The clients of a ServeGen folder: chunk-N-trace.csv and chunk-N-dataset.json (arXiv 2505.09999)."""
-    clients = []
-    for trace in sorted(folder.glob("chunk-*-trace.csv")):
-        try:
-            rows = [line.split(",") for line in trace.read_text().splitlines() if line]
-            windows = tuple(_Window(float(r[0]), float(r[1]), r[3], float(r[4] or 0)) for r in rows)
-            periods = json.loads(trace.with_name(trace.name.replace("-trace.csv", "-dataset.json")).read_text())
-            lengths = tuple(_period(float(at), periods[at]) for at in sorted(periods, key=float))
-        except (OSError, ValueError, LookupError, AttributeError) as error:
-            raise WorkloadError(f"--trace {trace}: {type(error).__name__} {error}") from error
-        clients.append(Client(windows, lengths))
-    if not clients:
-        raise WorkloadError(f"--trace {folder}: holds no chunk-N-trace.csv; name a ServeGen data folder or a CSV file")
-    return tuple(clients)
+
+    def client(rows: Rows, lengths: tuple[Lengths, ...]) -> Client:
+        windows = tuple(_Window(float(r[0]), float(r[1]), r[3], float(r[4] or 0)) for r in rows)
+        return Client(windows, tuple(_cumulated(*each) for each in lengths))
+
+    return read_chunks(folder, client)
 
 
-def _period(start: float, period: dict[str, str]) -> _Lengths:
-    inputs, outputs = _table(period["input_tokens"]), _table(period["output_tokens"])
-    return _Lengths(start, *inputs, *outputs)
-
-
-def _table(text: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """`{45: 0.01, 46: 0.2}` → the values and their cumulated shares."""
-    pairs = [pair.split(":") for pair in text.strip("{} \n").split(",") if pair.strip()]
-    values = tuple(int(value) for value, _ in pairs)
-    return values, tuple(accumulate(float(share) for _, share in pairs))
+def _cumulated(
+    start: float,
+    inputs: tuple[int, ...],
+    shares: tuple[float, ...],
+    outputs: tuple[int, ...],
+    others: tuple[float, ...],
+) -> _Lengths:
+    return _Lengths(start, inputs, tuple(accumulate(shares)), outputs, tuple(accumulate(others)))
 
 
 def day(clients: Sequence[Client], scale: float, seed: int, days: int = 1) -> Requests:
@@ -185,11 +175,3 @@ def _mooncake(file: Path) -> list[_Row]:
     if not rows:
         raise WorkloadError(f"--trace {file}: holds no request")
     return rows
-
-
-def write(requests: Requests, file: Path) -> None:
-    """As a CSV that `recorded` reads."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        out = csv.writer(stream)
-        out.writerow(("TIMESTAMP", "ContextTokens", "GeneratedTokens"))
-        out.writerows(zip(requests.at, requests.inputs, requests.outputs, strict=True))

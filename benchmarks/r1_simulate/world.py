@@ -13,7 +13,7 @@ from r1_operator.planning.make import plan_wishes
 from r1_operator.planning.plan import Plan
 from r1_operator.planning.wishes import Wishes
 
-from .baselines import Hpa, Keda, LoadPlanner, kv_usage, waiting
+from .baselines import Hpa, Keda, LoadPlanner, Stabilized, kv_usage, waiting
 from .controllers import Operator
 from .fleet import Controller, Fleet, Machine, Start
 from .outcome import Outcome, Targets, outcome
@@ -65,10 +65,15 @@ class Answer:
 
 def planned(question: Question) -> tuple[Plan, Speed]:
     """The plan of a replica, and its speed as the planner estimates it."""
-    model, profile = find_model(question.model), built_in_hardware().get(question.hardware)
+    return planned_as(question.model, question.hardware)
+
+
+def planned_as(model_name: str, hardware: str, **wishes: Any) -> tuple[Plan, Speed]:
+    """The same with wishes of its own (planning/wishes.py). Raises ValueError for what is not known or does not fit."""
+    model, profile = find_model(model_name), built_in_hardware().get(hardware)
     if model is None or profile is None:
-        raise ValueError(f"--model {question.model} --hardware {question.hardware}: not known; see r1 plan --help")
-    plan = plan_wishes(Wishes(model=model, profile=profile))
+        raise ValueError(f"--model {model_name} --hardware {hardware}: not known; see r1 plan --help")
+    plan = plan_wishes(Wishes(model=model, profile=profile, **wishes))
     if not isinstance(plan, Plan):
         raise ValueError(str(plan))
     return plan, speed_of(plan, model, profile)
@@ -126,13 +131,13 @@ def deaths(question: Question) -> Callable[[Fleet], None] | None:
 
 def baseline(who: str, question: Question, tokens_per_second: float) -> Controller:
     """By name; `tokens_per_second`: what profiling found a replica to carry."""
-    bounds = (question.least, question.most, question.first)
+    least, most, first = question.least, question.most, question.first
     made: dict[str, Callable[[], Controller]] = {
-        "hpa-kv": lambda: Hpa(kv_usage, 0.7, *bounds),
-        "hpa-queue": lambda: Hpa(waiting, 8.0, *bounds),
-        "keda-queue": lambda: Keda(8.0, *bounds),
-        "planner": lambda: LoadPlanner(tokens_per_second, *bounds),
-        "planner-trend": lambda: LoadPlanner(tokens_per_second, *bounds, trend=True),
+        "hpa-kv": lambda: Hpa(kv_usage, 0.7, Stabilized(least, most), first),
+        "hpa-queue": lambda: Hpa(waiting, 8.0, Stabilized(least, most), first),
+        "keda-queue": lambda: Keda(8.0, Stabilized(least, most), first),
+        "planner": lambda: LoadPlanner(tokens_per_second, least, most, first),
+        "planner-trend": lambda: LoadPlanner(tokens_per_second, least, most, first, trend=True),
     }
     return made[who]()
 
@@ -145,8 +150,7 @@ def ask(question: Question, who: str, controller: Controller, speed: Speed) -> A
     requests, truth = question.requests.again(), question.truth
     start = Start(question.start_seconds * truth.start, question.start_sigma)
     fleet = Fleet(speed.scaled(truth.speed), requests, controller, start, seed=question.seed, faults=deaths(question))
-    fleet.run(question.until)
-    fleet.finish()
+    fleet.play(question.until)
     found = outcome(fleet, question.targets, question.since, question.until)
     if isinstance(controller, Operator):
         return Answer(who, found, requests, tuple(controller.said), tuple(controller.trail))

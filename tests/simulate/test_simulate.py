@@ -36,13 +36,12 @@ HOUR = 3600.0
 def served(speed: Speed, rows: list[tuple[float, int, int]]) -> Requests:
     requests = traces.requests_of(rows)
     fleet = Fleet(speed, requests, Schedule(lambda _: 1))
-    fleet.run(rows[-1][0] + 1)
-    fleet.finish()
+    fleet.play(rows[-1][0] + 1)
     return requests
 
 
 def test_a_request_alone_takes_its_prefill_and_a_step_a_token() -> None:
-    (requests) = served(SMALL, [(10.0, 500, 101)])
+    requests = served(SMALL, [(10.0, 500, 101)])
     assert requests.first[0] == pytest.approx(10.1)
     assert requests.last[0] == pytest.approx(10.1 + 100 * 0.02)
 

@@ -169,7 +169,7 @@ def _unknown(window: Sequence[Sample], state: ScalingState, now: float) -> str:
         return "no replica is ready, so there is no load to measure"
     fresh = recent(window, FRESH_SECONDS, now)
     if fresh:
-        return f"{fresh[-1].missing} of {fresh[-1].missing} ready replicas did not report their load"
+        return _unheard(fresh[-1])
     return f"the last measurement is {now - window[-1].at:.0f} s old" if window else "no engine has been measured yet"
 
 
@@ -179,7 +179,11 @@ def _silent(window: Sequence[Sample], now: float) -> str | None:
     heard = {replica.name for sample in fresh for replica in sample.replicas}
     if any(s.complete for s in fresh) or len(heard) >= fresh[-1].ready:
         return None
-    return f"{fresh[-1].missing} of {fresh[-1].ready} ready replicas did not report their load"
+    return _unheard(fresh[-1])
+
+
+def _unheard(sample: Sample) -> str:
+    return f"{sample.missing} of {sample.ready} ready replicas did not report their load"
 
 
 def _outlook(
@@ -236,7 +240,7 @@ _REASON = {"KV cache": Reason.KV_USAGE_HIGH, "max-running-requests": Reason.REQU
 
 
 def _kv(samples: Sequence[Sample], share: float) -> _Need:
-    kv = sum(sum(r.kv_pressure for r in s.replicas) * s.whole for s in samples) / len(samples)
+    kv = sum(s.kv_pressure for s in samples) / len(samples)
     ready = sum(s.ready for s in samples) / len(samples)
     words = f"KV cache {100 * kv / ready:.0f}% used in {_count(ready)} (target {100 * share:.0f}%)"
     return _Need(kv / share, Reason.KV_USAGE_HIGH, words)

@@ -62,7 +62,7 @@ def minute_of(samples: Sequence[Sample], start: float) -> Minute | None:
         ready=sum(s.ready for s in inside) / count,
         running=sum(s.running * s.whole for s in inside) / count,
         waiting=sum(s.waiting * s.whole for s in inside) / count,
-        kv=sum(sum(r.kv_pressure for r in s.replicas) * s.whole for s in inside) / count,
+        kv=sum(s.kv_pressure for s in inside) / count,
         tokens_per_second=sum(s.tokens_per_second * s.whole for s in inside) / count,
         arrived=arrived,
         ended=ended,

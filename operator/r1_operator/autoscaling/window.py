@@ -57,6 +57,11 @@ class Sample:
         return sum(r.kv_usage for r in self.replicas)
 
     @property
+    def kv_pressure(self) -> float:
+        """KV cache in use as new requests meet it, in whole replicas, the silent ones' too."""
+        return sum(r.kv_pressure for r in self.replicas) * self.whole
+
+    @property
     def tokens_per_second(self) -> float:
         return sum(r.tokens_per_second for r in self.replicas)
 

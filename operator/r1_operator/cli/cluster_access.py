@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from ..cluster import ApiError, Client
+from ..cluster.resources import R1_DEPLOYMENTS, JsonObject
 
 FAILED, BAD_INPUT = 1, 2
 
@@ -42,6 +43,17 @@ async def _with_client(command: Command, options: argparse.Namespace) -> int:
         if options.namespace is None:
             options.namespace = context_namespace(options.kubeconfig)
         return await command(client, options)
+
+
+async def deployment(client: Client, options: argparse.Namespace) -> JsonObject:
+    """The R1Deployment of that name. Raises Told where there is none."""
+    try:
+        return await client.get(R1_DEPLOYMENTS, options.namespace, options.name)
+    except ApiError as error:
+        if error.not_found:
+            where = f"namespace {options.namespace}; see `kubectl get r1d -A`"
+            raise Told(f"there is no R1Deployment {options.name} in {where}") from error
+        raise
 
 
 def context_namespace(kubeconfig: str | None) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from ..api.parse import parse_lenient, parse_status
 from ..api.spec import Autoscaling
 from ..api.types import AutoscalingOutlook, R1Deployment
-from ..cluster import ApiError, Client
-from ..cluster.resources import EVENTS, R1_DEPLOYMENTS
-from .cluster_access import Told, table
+from ..cluster import Client
+from ..cluster.resources import EVENTS
+from .cluster_access import Told, deployment, table
 from .cluster_access import run as run_in_cluster
 
 _STEPS = {"ScaledUp", "ScaledDown", "ScalingRecommended"}
@@ -24,13 +24,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _explain(client: Client, options: argparse.Namespace) -> int:
-    try:
-        raw = await client.get(R1_DEPLOYMENTS, options.namespace, options.name)
-    except ApiError as error:
-        if not error.not_found:
-            raise
-        where = f"namespace {options.namespace}; see `kubectl get r1d -A`"
-        raise Told(f"there is no R1Deployment {options.name} in {where}") from error
+    raw = await deployment(client, options)
     events = (await client.list(EVENTS, options.namespace)).items
     print(told(raw, events))
     return 0

@@ -19,7 +19,7 @@ from ..cluster.resources import CONFIG_MAPS, R1_DEPLOYMENTS, JsonObject
 from ..lifecycle.pods import owned_by
 from ..manifests.template import Template, templates_of
 from ..rounds.asked import ASKED, asked_of
-from .cluster_access import FAILED, Told, table
+from .cluster_access import FAILED, Told, deployment, table
 from .cluster_access import run as run_in_cluster
 
 _LOOK_SECONDS = 2.0
@@ -44,13 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _get(client: Client, options: argparse.Namespace) -> tuple[JsonObject, R1DeploymentStatus]:
-    try:
-        obj = await client.get(R1_DEPLOYMENTS, options.namespace, options.name)
-    except ApiError as error:
-        if error.not_found:
-            where = f"namespace {options.namespace}; see `kubectl get r1d -A`"
-            raise Told(f"there is no R1Deployment {options.name} in {where}") from error
-        raise
+    obj = await deployment(client, options)
     return obj, parse_status(obj.get("status"))[0]
 
 

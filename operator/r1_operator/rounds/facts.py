@@ -56,9 +56,8 @@ class Served:
 class Engines:
     """What the engines say, by gang name. `silence`: seconds for which the agent has not answered; missing: not asked
     yet. `loads`: requests running or waiting; missing: unknown. `sick`: GPUs that NVML calls unhealthy. `fabrics`: what
-    they say of the network between their nodes. `hangs`: what
-    keeps a pod's containers from being made, by pod uid. `window`, `minutes`: the
-    load of the last hour and of the last days. `start_seconds`: what the last start took."""
+    they say of the network between their nodes. `hangs`: what keeps a pod's containers from being made, by pod uid.
+    `window`, `minutes`: the load of the last hour and of the last 31. `start_seconds`: what the last start took."""
 
     heard: Mapping[str, Heard] = field(default_factory=dict)
     silence: Mapping[str, float] = field(default_factory=dict)
