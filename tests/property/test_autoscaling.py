@@ -229,6 +229,22 @@ def test_silence_is_neither_idle_nor_full() -> None:
     assert three == replace(all_of_them, silent=1.0)
 
 
+def test_a_full_replica_that_falls_silent_beside_an_idle_one_takes_nobody_away() -> None:
+    """It counts as the mean of the others, which are idle, until it has been silent for long; a start of seconds holds
+    nothing back. The crowd has come a moment ago, so that no minute before speaks against a step down either."""
+    config = Autoscaling(max_replicas=2, scale_down_cooldown_seconds=5, startup_seconds=6)
+    calm, busy, idle = (
+        ReplicaLoad(kv, 100 * kv, round(8 * kv), 0, name=n) for kv, n in ((0, "a"), (0.97, "a"), (0, "b"))
+    )
+    window = [Sample(NOW - 340 + 2 * i, (calm,)) for i in range(150)]
+    window += [Sample(NOW - 40 + 2 * i, (busy,)) for i in range(20)]
+    state = ScalingState(2, 2, start_seconds=6.0, last_up=NOW - 10)
+    for at in range(0, 60, 2):
+        window.append(Sample(NOW + at, (idle,), missing=1) if at > 2 else Sample(NOW + at, (busy, idle)))
+        decision = decide(config, fold((), window, NOW + at), window, state, NOW + at)
+        assert decision.desired == 2, (at, decision.message)
+
+
 def test_a_constant_load_is_offered_as_it_is_served() -> None:
     """However wrong the tokens per request are, as after a load of another kind."""
     minutes = [Minute(60.0 * i, 1, 10, 0, 0.2, 500.0, 0.5, 0.5) for i in range(10)]

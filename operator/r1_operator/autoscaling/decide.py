@@ -143,7 +143,7 @@ def decide(
         return outlook.stays(bounded)
     if state.starting and need.replicas > state.ready * (1 + TOLERANCE):
         return outlook.decision(bounded, Reason.REPLICA_STARTING, f"{need.words}; {_coming(config, state, now)}")
-    return _down(config, minutes, state, bounded, outlook, now)
+    return _down(config, minutes, recent(window, FRESH_SECONDS, now)[-1], state, bounded, outlook, now)
 
 
 def _count(number: float, noun: str = "replica") -> str:
@@ -279,7 +279,13 @@ def _up(config: Autoscaling, state: ScalingState, current: int, outlook: _Outloo
 
 
 def _down(
-    config: Autoscaling, minutes: Sequence[Minute], state: ScalingState, current: int, outlook: _Outlook, now: float
+    config: Autoscaling,
+    minutes: Sequence[Minute],
+    latest: Sample,
+    state: ScalingState,
+    current: int,
+    outlook: _Outlook,
+    now: float,
 ) -> Decision:
     need = outlook.need
     if current <= config.min_replicas:
@@ -297,6 +303,8 @@ def _down(
     wait = _wait(config, state, hold, now)
     if wait > 0:
         return outlook.decision(current, Reason.COOLDOWN, f"{would}; waiting {wait:.0f} s more after the last step")
+    if latest.missing:  # what is silent counts as the others, and may be the busiest of all
+        return outlook.decision(current, Reason.COOLDOWN, f"{would}; but {_unheard(latest)} just now")
     if (times := _returns(outlook.past[-RETURN_MINUTES:], wanted)) >= RETURNS:
         text = f"{would}; but {times} times in {RETURN_MINUTES // 60} h the load has come back above that"
         return outlook.decision(current, Reason.COOLDOWN, text)
