@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.world import CRD, EFA, NICS, NODES, RDMA, Deployments, Operator, World, wait_for
+from tests.behaviour.operator_process import Operator
+from tests.behaviour.world import CRD, EFA, NICS, NODES, RDMA, Deployments, World, wait_for
 from tests.cluster.cluster import Cluster
 from tests.cluster.config import ClusterConfig
 from tests.crd import await_crd

@@ -23,7 +23,7 @@ def test_replicas_follow_the_load_and_spec_stays(deploy: Callable[..., Deploymen
     assert r1.status()["desiredReplicas"] == 2
     assert r1.kubectl("get", "r1d", "r1", "-o", "jsonpath={.spec.replicas}") == "1"
     told = re.compile(r"ScaledUp: (KvUsageHigh|ForecastHigh): .*KV cache.*: from 1 to 2 replicas")
-    assert any(told.match(event) for event in r1.events()), r1.events()
+    assert told.match(event := r1.await_event("ScaledUp")), event
 
     r1.fault("r1-0-0-0", "silent")
     told = r1.await_condition("Autoscaling", "False", "MissingMetrics")
@@ -32,4 +32,4 @@ def test_replicas_follow_the_load_and_spec_stays(deploy: Callable[..., Deploymen
 
     r1.fault("r1-0-0-0", "clear")
     wait_for("scaled down", r1.gangs, until=lambda g: len(g) == 1)
-    assert any(e.startswith("ScaledDown: LoadLow: ") for e in r1.events())
+    r1.await_event("ScaledDown", "ScaledDown: LoadLow: ")

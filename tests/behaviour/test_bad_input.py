@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.world import CHECKOUT, Deployment, names_of, wait_for
+from tests.behaviour.operator_process import CHECKOUT
+from tests.behaviour.world import Deployment, names_of, wait_for
 from tests.cluster.cluster import ClusterError
 
 pytestmark = pytest.mark.cluster
@@ -74,8 +75,8 @@ def test_refused_argument_is_told_and_not_tried_in_a_loop(deploy: Deploy) -> Non
     assert r1.condition("Ready")["reason"] == "StartFailed"
     assert "spec.engine.args" in told
     assert "next attempt at" in r1.status()["replicaStatuses"][0]["message"]
-    # Events are written behind the status.
-    blamed = wait_for("told as an event", lambda: [event for event in r1.events() if event.startswith("GangFailed")])
+    r1.await_event("GangFailed")
+    blamed = [event for event in r1.events() if event.startswith("GangFailed")]
     assert all("ArgumentRefused" in event for event in blamed), "a consequence was blamed"
     other.await_ready("r1-0-0")
     assert {name.rsplit("-", 1)[0] for name in names_of(r1.pods())} == {"r1-0-0"}

@@ -88,9 +88,7 @@ def test_roll_under_a_quota_of_one_gang_is_told_and_drains_first(world: World, d
     wait_for("the new one serves", r1.status, until=lambda status: status["currentRevision"] != old)
     # Its attempt's number depends on whether the old one's record had gone before it was made.
     wait_for("it alone", r1.gangs, until=lambda gangs: list(gangs.values()) == ["Ready"])
-    told = [event for event in r1.events() if event.startswith("QuotaExceeded")]
-    assert told, r1.events()
-    assert "used: requests.nvidia.com/gpu=1, limited: requests.nvidia.com/gpu=1" in told[0]
+    r1.await_event("QuotaExceeded", "used: requests.nvidia.com/gpu=1, limited: requests.nvidia.com/gpu=1")
 
 
 def test_injected_sidecar_hides_no_end_of_the_engine(world: World, deploy: Deploy) -> None:
@@ -105,10 +103,10 @@ def test_injected_sidecar_hides_no_end_of_the_engine(world: World, deploy: Deplo
         # Of ends within one second, the only unit that Kubernetes knows, node 0's counts as the first.
         r1.fault("r1-0-0-0", "exit70")
         r1.await_ready("r1-0-1")
-        blamed = [event for event in r1.events() if event.startswith("GangFailed")]
-        assert len(blamed) == 1, blamed
-        assert blamed[0].startswith("GangFailed: r1-0-0: PartDied: pod r1-0-0-0 on node ")
-        assert "a rank died (injected)" in blamed[0]
+        blamed = r1.await_event("GangFailed")
+        assert blamed.startswith("GangFailed: r1-0-0: PartDied: pod r1-0-0-0 on node ")
+        assert "a rank died (injected)" in blamed
+        assert [event for event in r1.events() if event.startswith("GangFailed")] == [blamed]
         wait_for("nodes let go", lambda: holding(r1), until=lambda pods: pods == {"r1-0-1-0", "r1-0-1-1"})
 
 

@@ -78,7 +78,7 @@ def test_scale_up_and_down_loses_no_request(deploy: Deploy) -> None:
         wait_for("one left", r1.gangs, until=lambda gangs: len(gangs) == 1)
         wait_for("two pods", lambda: names_of(r1.pods()), until=lambda pods: len(pods) == 2)
     assert answers.lost == []
-    assert any(e.startswith("ReplicaDraining") for e in r1.events())
+    r1.await_event("ReplicaDraining")
 
 
 def test_deleted_gateway_pods_lose_no_request(deploy: Deploy) -> None:
@@ -132,7 +132,7 @@ def test_member_killed_restarts_the_gang(deploy: Deploy) -> None:
     r1.fault("r1-0-0-1", "exit70")
     r1.await_ready("r1-0-1")
     assert r1.status()["replicaStatuses"][0]["restarts"] == 1
-    assert any(e.startswith("GangFailed: r1-0-0: ") for e in r1.events())
+    r1.await_event("GangFailed", "GangFailed: r1-0-0: ")
     # The dead pods stay for their logs, and hold no node.
     assert all(p["status"]["phase"] == "Failed" for p in r1.pods() if p["metadata"]["name"].startswith("r1-0-0-"))
     assert ask(r1.gateway())

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from tests.behaviour.world import CHECKOUT, EFA, NICS, RDMA, Deployment, Deployments, World, wait_for
+from tests.behaviour.operator_process import CHECKOUT
+from tests.behaviour.world import EFA, NICS, RDMA, Deployment, Deployments, World, wait_for
 
 Deploy = Deployments
 ONE_NODE = {"nodesPerReplica": 1}

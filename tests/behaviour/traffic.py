@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests.behaviour.world import CHECKOUT, PATIENCE_SECONDS, Deployment, wait_for
+from tests.behaviour.operator_process import CHECKOUT
+from tests.behaviour.world import PATIENCE_SECONDS, Deployment, wait_for
 
 AT_ONCE: Final = {"R1_STANDIN_TOKENS_PER_SECOND": "1e6", "R1_STANDIN_RANK_TOKENS_PER_SECOND": "1e9"}
 """Environment of stand-ins that answer at once: a rotation that is empty for 10 ms is seen."""

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from r1_operator.api.names import LEASE_NAME
 
-from tests.behaviour.world import CRD, METRICS_PORT, Deployment, Deployments, Operator, World, wait_for
+from tests.behaviour.operator_process import METRICS_PORT, Operator
+from tests.behaviour.world import CRD, Deployment, Deployments, World, wait_for
 from tests.campaigns.fencing import DoubleWrite, double_writes, holds
 from tests.cluster.audit import Write, audit_writes
 from tests.cluster.cluster import Cluster, ClusterError

@@ -25,7 +25,8 @@ from typing import Any
 
 import yaml
 
-from tests.behaviour.world import CHECKOUT, CRD, Deployment, Deployments, Operator, World, wait_for
+from tests.behaviour.operator_process import CHECKOUT, Operator
+from tests.behaviour.world import CRD, Deployment, Deployments, World, wait_for
 from tests.campaigns import clients
 from tests.campaigns.clients import Loss, Tally
 from tests.cluster.cluster import Cluster

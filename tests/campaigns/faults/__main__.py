@@ -17,7 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.behaviour.world import CHECKOUT, Operator, World, wait_for
+from tests.behaviour.operator_process import CHECKOUT, Operator
+from tests.behaviour.world import World, wait_for
 from tests.campaigns.clients import ANSWER_SECONDS, Tally
 from tests.campaigns.faults import on_control, on_nodes, on_parts, on_pods, preload
 from tests.campaigns.faults.fleet import NOBODY, NODES, REPLICAS, Fleet, Watch, cluster_and_operators, fleet

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 from r1_operator.api import names
 
-from tests.behaviour.world import CHECKOUT, CRD, Deployment, Operator, World, wait_for
+from tests.behaviour.operator_process import CHECKOUT, Operator
+from tests.behaviour.world import CRD, Deployment, World, wait_for
 from tests.campaigns.faults import preload, watcher
 from tests.campaigns.faults.measure import Seen
 from tests.campaigns.rotation import is_ready

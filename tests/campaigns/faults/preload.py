@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.behaviour.world import CHECKOUT
+from tests.behaviour.operator_process import CHECKOUT
 from tests.gpu import nvml
 
 ENVIRONMENTS = (".venv", ".venv-engine")
