@@ -100,6 +100,8 @@ class SimulatedCluster:
     ran: set[str] = field(default_factory=set)
     """Gangs that have had nodes, as far as the status could know."""
     round: Round | None = None
+    asked: float | None = None
+    """Seconds since somebody asked the gateways in vain, of replicas that may sleep."""
 
     def __post_init__(self) -> None:
         plan = _read(json.dumps(self.spec), "engine:1").plan
@@ -196,7 +198,7 @@ class SimulatedCluster:
             live={("ConfigMap", "r1-gateway"): self._gateway_config()},
             may_adopt=self.may_adopt,
             at=self.now,
-            gateways=Gateways(0 if self.mute_all else 1, None if self.mute_all else self.rotation()),
+            gateways=Gateways(0 if self.mute_all else 1, None if self.mute_all else self.rotation(), asked=self.asked),
             verdicts=dict(self.verdicts),
             refusal=self.refusal,
             watch_age=("pods", self.stale),

@@ -29,6 +29,7 @@ from r1_gateway.placeholder import placeholder_app
 from r1_gateway.router import Router
 from r1_gateway.settings import CONFIG_FILE, ENGINE_KEY_FILE, Settings, SettingsError, read_settings
 from r1_gateway.vouch import Vouching
+from r1_gateway.waiting_room import WaitingRoom
 
 log = logging.getLogger("r1_gateway")
 
@@ -54,11 +55,20 @@ async def run(settings: Settings) -> int:
         timeout = aiohttp.ClientTimeout(total=_CALL_SECONDS)
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
         placeholder = await serve(placeholder_app(settings.served_name), "127.0.0.1", 0, stack)
+        room = WaitingRoom(settings.served_name, time.monotonic)
+        waiting = await serve(room.app(), "127.0.0.1", 0, stack)
         # Made anew at each start and known to nobody outside this pod.
         router = Router(settings, secrets.token_urlsafe(32), session)
         await router.start()
         vouching = Vouching(session, settings.engine_key, settings.api_key)
-        feeder = Feeder(router, f"http://127.0.0.1:{placeholder}", vouching, settings.workers, settings.epoch)
+        feeder = Feeder(
+            router,
+            f"http://127.0.0.1:{placeholder}",
+            vouching,
+            settings.workers,
+            settings.epoch,
+            room=(room, f"http://127.0.0.1:{waiting}"),
+        )
         admin = Admin(feeder, router, settings.admin_hash, time.monotonic)
         await serve(admin.app(), settings.address, settings.admin_port, stack)
         tasks: dict[str, asyncio.Task[Any]] = {

@@ -57,23 +57,27 @@ class Admin:
         return web.json_response(self._state())
 
     async def put_workers(self, request: web.Request) -> web.Response:
-        """Body `{"workers": [URL, …], "epoch": N}`: exactly these. Answers with every replica's state.
+        """Body `{"workers": [URL, …], "epoch": N, "retryAfterSeconds": S}`: exactly these. Answers with every replica's
+        state, and how long ago somebody asked while there was none (`askedSecondsAgo`; null: nobody).
 
+        `retryAfterSeconds`: replicas may sleep, and one would be ready so much later; absent: they do not.
         `epoch` is optional: which leadership of the operator speaks. After a greater one a smaller one is refused with
         409 and `{"epoch": the greater one}`.
         """
         self._authorize(request)
         try:
             body = await request.json()
-            workers, epoch = body["workers"], body.get("epoch")
+            workers, epoch, retry_after = body["workers"], body.get("epoch"), body.get("retryAfterSeconds")
             if not isinstance(workers, list) or not all(_is_url(url) for url in workers):
                 raise ValueError("workers must be a list of http URLs")
             if epoch is not None and (isinstance(epoch, bool) or not isinstance(epoch, int)):
                 raise ValueError("epoch must be an integer")
+            if retry_after is not None and (isinstance(retry_after, bool) or not isinstance(retry_after, int)):
+                raise ValueError("retryAfterSeconds must be an integer")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise web.HTTPBadRequest(text=f'expected {{"workers": ["http://host:port", …]}}: {error}\n') from error
         try:
-            await self._feeder.feed(frozenset(workers), epoch)
+            await self._feeder.feed(frozenset(workers), epoch, retry_after)
         except Outdated as outdated:
             log.warning("refused a list of epoch %s: %s", epoch, outdated)
             return web.json_response({"epoch": outdated.seen}, status=409)
@@ -86,7 +90,8 @@ class Admin:
             "workers": [
                 {"url": replica.url, "state": replica.state, "inFlight": replica.in_flight}
                 for replica in self._feeder.replicas()
-            ]
+            ],
+            "askedSecondsAgo": self._feeder.asked_seconds_ago,
         }
 
     def _authorize(self, request: web.Request) -> None:

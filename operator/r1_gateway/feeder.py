@@ -10,6 +10,7 @@ from collections.abc import Callable
 from r1_gateway.feed import Entry, Replica, kept_of, plan_actions, replicas_of
 from r1_gateway.router import Router, RouterError
 from r1_gateway.vouch import Vouching
+from r1_gateway.waiting_room import WaitingRoom
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Feeder:
     added once its engine knows whose requests we pass on (`vouch`): it would refuse users before.
 
     `first` is what to serve with until the operator speaks, `epoch` the leadership it is of: an older one is refused.
+    `room`: the waiting room and its URL, where requests go while replicas sleep.
     """
 
     def __init__(
@@ -45,9 +47,13 @@ class Feeder:
         first: frozenset[str] = frozenset(),
         epoch: int = 0,
         *,
+        room: tuple[WaitingRoom, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._router, self._placeholder, self._vouching, self._clock = router, placeholder, vouching, clock
+        self._room: WaitingRoom | None = room[0] if room is not None else None
+        self._room_url = room[1] if room is not None else ""
+        self._own = frozenset({placeholder, self._room_url})
         self._wanted, self._told, self._served = first, False, False
         self._epoch = epoch
         self._kept: frozenset[str] = frozenset()
@@ -58,8 +64,10 @@ class Feeder:
         self.beat = clock()
         """When the router last listed its workers."""
 
-    async def feed(self, wanted: frozenset[str], epoch: int | None = None) -> None:
+    async def feed(self, wanted: frozenset[str], epoch: int | None = None, retry_after: float | None = None) -> None:
         """Take over a list of replicas and act on it. On return, `replicas` says what still gets new requests.
+
+        `retry_after`: where replicas may sleep, in how many seconds the first one would be ready.
 
         Raises Outdated, and RouterError when the router could not be told; `run` goes on trying.
         """
@@ -72,6 +80,8 @@ class Feeder:
         if not self._told:
             self._told, self._since = True, self._clock()
         self._wanted = wanted
+        if self._room is not None:
+            self._room.expect(retry_after)
         await self._step()
         deadline = self._clock() + _SETTLE_SECONDS
         while self._unsettled() and self._clock() < deadline:
@@ -79,8 +89,13 @@ class Feeder:
             await self._step()
 
     def replicas(self) -> tuple[Replica, ...]:
-        """The replicas as the router listed them last, without the placeholder."""
-        return replicas_of(self._wanted, [entry for entry in self._entries if entry.url != self._placeholder])
+        """The replicas as the router listed them last, without what is ours."""
+        return replicas_of(self._wanted, [entry for entry in self._entries if entry.url not in self._own])
+
+    @property
+    def asked_seconds_ago(self) -> float | None:
+        """Since somebody asked and found that the replicas sleep; None: nobody has."""
+        return self._room.asked_seconds_ago if self._room is not None else None
 
     def ready(self) -> bool:
         """True once told of the replicas and routing to them, or after waiting for that long enough.
@@ -110,13 +125,16 @@ class Feeder:
     async def _step(self) -> None:
         async with self._lock:
             entries = await self._router.workers()
-            kept = kept_of(self._wanted, [entry for entry in entries if entry.url != self._placeholder])
+            others = [entry for entry in entries if entry.url not in self._own]
+            kept = kept_of(self._wanted, others)
             if kept != self._kept:
                 log.info("kept until a new one serves: %s", ", ".join(sorted(kept)) or "none")
             self._kept = kept
             await self._vouching.tell(self._wanted | kept, _INTRODUCE_SECONDS)
             known = frozenset(url for url in self._wanted if self._vouching.told(url))
             wanted = known | kept | {self._placeholder}
+            if self._room is not None and self._room.open and not any(e.healthy and not e.leaving for e in others):
+                wanted |= {self._room_url}
             actions = plan_actions(wanted, entries, self._asked, self._clock())
             self._asked = {url: at for url, at in self._asked.items() if url in wanted}
             self._asked |= dict.fromkeys(actions.add, self._clock())

@@ -10,10 +10,15 @@ from __future__ import annotations
 from aiohttp import web
 
 
+def described(served_name: str) -> dict[str, object]:
+    """What the router asks of a worker when it registers it."""
+    return {"model_path": served_name, "served_model_name": served_name, "tp_size": 1, "dp_size": 1}
+
+
 def placeholder_app(served_name: str) -> web.Application:
     """Answers as an engine does while it is registered; refuses health checks and requests."""
     app = web.Application()
-    information = {"model_path": served_name, "served_model_name": served_name, "tp_size": 1, "dp_size": 1}
+    information = described(served_name)
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response()

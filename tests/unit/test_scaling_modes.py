@@ -56,3 +56,53 @@ def test_from_recommending_to_deciding_it_begins_with_what_was_asked_for() -> No
     assert cluster.reconcile().scaling.in_force == 3
     cluster.settle(2)
     assert len(cluster.serving()) == 3
+
+
+def test_nobody_asks_so_none_runs_and_the_next_request_wakes_one() -> None:
+    cluster = SimulatedCluster(
+        spec_of(autoscaling={"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 60, "startupSeconds": 30})
+    )
+    cluster.settle(4)
+    assert len(cluster.serving()) == 1, "it begins with what is asked for"
+    said = idle_for(cluster, 120)
+    assert "ScaledDown" in said
+    cluster.settle(20)
+    assert cluster.gangs() == ()
+    ready = next(c for c in cluster.status.conditions if c.type == "Ready")
+    assert (ready.status, ready.reason) == ("True", "ScaledToZero")
+    assert "the next request wakes one" in ready.message
+    assert "0 replicas wanted, 0 of 0 ready" in told(resource(cluster), [])
+    assert cluster.reconcile().scaling.retry_after == 30
+    cluster.asked = 3.0
+    assert "ScaledUp" in idle_for(cluster, 10)
+    cluster.asked = None
+    cluster.settle(8)
+    assert len(cluster.serving()) == 1
+
+
+def test_what_sleeps_is_woken_for_a_new_minimum_and_not_for_what_it_once_began_with() -> None:
+    sleepy = {"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 60, "startupSeconds": 30}
+    cluster = SimulatedCluster(spec_of(autoscaling=sleepy, replicas=3))
+    cluster.settle(8)
+    cluster.change(autoscaling=sleepy | {"maxReplicas": 1})
+    cluster.settle(20)
+    idle_for(cluster, 120)
+    cluster.settle(20)
+    assert cluster.gangs() == ()
+    cluster.change(autoscaling=sleepy | {"minReplicas": 2})
+    cluster.settle(12)
+    assert len(cluster.serving()) == 2
+
+
+def idle_for(cluster: SimulatedCluster, seconds: int) -> list[str]:
+    """Nobody asks its replicas; → reasons of the events that come of it."""
+    said: list[str] = []
+    for _ in range(0, seconds, 5):
+        if each := tuple(ReplicaLoad(0.0, 0.0, 0, 0, ended=5, name=gang) for gang in cluster.serving()):
+            cluster.window = (*cluster.window, Sample(cluster.now, each))
+        cluster.minutes = fold(cluster.minutes, cluster.window, cluster.now)
+        before = cluster.status
+        cluster.reconcile()
+        said += [str(event.reason) for event in events(before, cluster.status)]
+        cluster.advance(5.0)
+    return said

@@ -129,7 +129,7 @@ def _root_schema() -> Schema:
             # Before the first status kstatus would call the resource current; as Flux's own CRDs do.
             "status": schema_of(R1DeploymentStatus) | {"default": {"observedGeneration": NEVER_OBSERVED}},
         },
-        "x-kubernetes-validations": [_validation(rule) for rule in rules_of(R1Deployment)],
+        "x-kubernetes-validations": _validations(R1Deployment),
     }
 
 
@@ -153,8 +153,8 @@ def _object(model: type[BaseModel], raw: Schema, definitions: Schema, models: di
     if raw.get("required"):
         schema["required"] = raw["required"]
     schema["properties"] = properties | computed
-    if issubclass(model, ApiModel) and (rules := rules_of(model)):
-        schema["x-kubernetes-validations"] = [_validation(rule) for rule in rules]
+    if issubclass(model, ApiModel) and (validations := _validations(model)):
+        schema["x-kubernetes-validations"] = validations
     return schema
 
 
@@ -170,8 +170,8 @@ def _property(
     # Pydantic leaves out a field's description where it equals that of the field's type.
     said = str(raw.get("description") or schema.get("description", ""))
     schema["description"] = " ".join([said, *_facts(schema)])
-    if issubclass(owner, ApiModel) and (rules := rules_of(owner, name)):
-        schema["items"]["x-kubernetes-validations"] = [_validation(rule) for rule in rules]
+    if issubclass(owner, ApiModel) and (validations := _validations(owner, name)):
+        schema["items"]["x-kubernetes-validations"] = validations
     return schema
 
 
@@ -212,6 +212,11 @@ def _made_by_default(owner: type[BaseModel], name: str) -> bool:
 
 def _has_default(schema: Schema) -> bool:
     return any("default" in prop for prop in schema.get("properties", {}).values())
+
+
+def _validations(scope: type[ApiModel], each: str = "") -> list[Schema]:
+    """What the API server is asked to check of it."""
+    return [_validation(rule) for rule in rules_of(scope, each) if rule.cel]
 
 
 def _validation(rule: Rule) -> Schema:

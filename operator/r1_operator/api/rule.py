@@ -15,10 +15,11 @@ class Rule:
     `each` one item of that list field of it."""
 
     scope: type[ApiModel]
-    cel: str
     holds: Callable[[Any], bool]
     message: str
     remedy: str
+    cel: str = ""
+    """Empty: CEL cannot say it. The API server takes what breaks it, and the resource's SpecValid tells."""
     field: str = ""
     """camelCase field of the scope that is at fault; empty = the object itself."""
     each: str = ""

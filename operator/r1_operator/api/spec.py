@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from .autoscaling import Autoscaling
 from .engine import Engine
 from .fields import ApiModel, ObjectName, ShortText
 from .gateway import Gateway
@@ -141,46 +142,6 @@ class Slo(ApiModel):
     )
     tpot_milliseconds: int | None = Field(
         default=None, ge=1, le=600_000, description="Time per output token after the first, in milliseconds."
-    )
-
-
-class Autoscaling(ApiModel):
-    """Replicas follow the load. The result is status.desiredReplicas; spec.replicas is only where it starts."""
-
-    mode: Literal["Automatic", "Recommend"] = Field(
-        default="Automatic",
-        description="Automatic: status.desiredReplicas is what there is to be, whatever kubectl scale says. Recommend:"
-        " spec.replicas is, and status.autoscaling says what the autoscaler would do. For an HPA or KEDA on the scale"
-        " subresource leave spec.autoscaling out.",
-    )
-    min_replicas: int = Field(default=1, ge=1, le=MAX_REPLICAS, description="Never fewer replicas than this.")
-    max_replicas: int = Field(ge=1, le=MAX_REPLICAS, description="Never more replicas than this.")
-    target_kv_usage_percent: int = Field(
-        default=90,
-        ge=1,
-        le=100,
-        description="KV cache in use at which a replica counts as full, in percent.",
-    )
-    target_tokens_per_second_per_replica: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000_000,
-        description="Output tokens per second that one replica should carry. Absent = throughput does not scale.",
-    )
-    max_waiting_requests_per_replica: int = Field(
-        default=8, ge=0, le=100_000, description="Queued requests per replica above which a replica is added."
-    )
-    scale_up_cooldown_seconds: int = Field(
-        default=60, ge=0, le=86_400, description="Shortest time between two steps up, in seconds."
-    )
-    scale_down_cooldown_seconds: int = Field(
-        default=300, ge=0, le=86_400, description="How long the load must have been low before a step down, in seconds."
-    )
-    startup_seconds: int = Field(
-        default=600,
-        ge=1,
-        le=86_400,
-        description="First guess of how long a replica takes to start, in seconds; measured starts replace it.",
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+from .autoscaling import Autoscaling, ScalingSchedule
+from .cron import is_cron, is_time_zone
 from .fields import camel
 from .hardware import FIGURES, HardwareProfile
 from .names import MAX_NAME_LENGTH, NAME_PATTERN
 from .rule import Rule, if_set
 from .spec import (
-    Autoscaling,
     HostPathWeights,
     PersistentVolumeClaimWeights,
     R1DeploymentSpec,
@@ -28,6 +29,9 @@ def _multiple(value: int | None, divisor: int | None) -> bool:
 def _inside(path: str) -> bool:
     """Whether a relative path stays inside the folder it starts from."""
     return not path.startswith("/") and ".." not in path.split("/")
+
+
+_CRON = "give minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), e.g. '0 7 * * 1-5'"
 
 
 SPEC_RULES: tuple[Rule, ...] = (
@@ -159,6 +163,38 @@ SPEC_RULES: tuple[Rule, ...] = (
         holds=lambda a: a.min_replicas <= a.max_replicas,
         message="minReplicas is more than maxReplicas",
         remedy="lower minReplicas or raise maxReplicas",
+    ),
+    Rule(
+        scope=Autoscaling,
+        field="schedules",
+        cel=if_set(
+            "schedules",
+            then="self.schedules.all(s, s.minReplicas <= (has(s.maxReplicas) ? s.maxReplicas : self.maxReplicas))",
+        ),
+        holds=lambda a: all(s.min_replicas <= (s.max_replicas or a.max_replicas) for s in a.schedules),
+        message="minReplicas of a schedule is more than its maxReplicas, or than that of autoscaling if it has none",
+        remedy="lower that minReplicas, or set maxReplicas of the schedule",
+    ),
+    Rule(
+        scope=ScalingSchedule,
+        field="start",
+        holds=lambda s: is_cron(s.start),
+        message="start names no time",
+        remedy=_CRON,
+    ),
+    Rule(
+        scope=ScalingSchedule,
+        field="end",
+        holds=lambda s: is_cron(s.end),
+        message="end names no time",
+        remedy=_CRON,
+    ),
+    Rule(
+        scope=ScalingSchedule,
+        field="timeZone",
+        holds=lambda s: is_time_zone(s.time_zone),
+        message="timeZone is not known",
+        remedy="use a name of the IANA database, e.g. Europe/Berlin, America/New_York or Etc/UTC",
     ),
     Rule(
         scope=Startup,

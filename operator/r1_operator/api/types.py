@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
+from .autoscaling import Autoscaling, ScalingSchedule
 from .engine import Engine, EngineResources
 from .fabric import EngineFabric
 from .fields import ApiModel, ReadModel
@@ -14,7 +15,6 @@ from .hardware import Device, HardwareProfile
 from .names import API_VERSION, KIND
 from .pod_template import EnvVar
 from .spec import (
-    Autoscaling,
     Drain,
     HostPathWeights,
     Limits,
@@ -74,6 +74,7 @@ __all__ = [
     "R1DeploymentStatus",
     "ReplicaStatus",
     "RolloutStatus",
+    "ScalingSchedule",
     "SecretKey",
     "Slo",
     "Stage",

@@ -20,7 +20,9 @@ from .capacity import Capacity, Load, Prior, capacity
 from .demand import NOW_SECONDS, offered, offered_now, tokens_per_request
 from .forecast import Forecast, forecast
 from .history import Minute
+from .idle import has_asked, is_idle
 from .memory import Memory, remembered, series
+from .schedule import bounded_by, bounds
 from .window import Sample, recent
 
 FRESH_SECONDS = 30.0
@@ -67,6 +69,8 @@ class ScalingState:
     memory: Memory | None = None
     revision: str = ""
     """What is remembered of before this process, and which revision serves now."""
+    asked: float | None = None
+    """Seconds since somebody asked and found no replica; None: nobody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,16 @@ class _Outlook:
 def decide(
     config: Autoscaling, minutes: Sequence[Minute], window: Sequence[Sample], state: ScalingState, now: float
 ) -> Decision:
-    """Decide. `minutes` and `window` oldest first. Deterministic; never outside [minReplicas, maxReplicas]."""
-    bounded = min(max(state.desired, config.min_replicas), config.max_replicas)
+    """Decide. `minutes` and `window` oldest first. Deterministic; never outside the hour's limits."""
+    limits = bounds(config, now, start_seconds(config, state))
+    config = bounded_by(config, limits)
+    bounded = min(max(state.desired, limits.minimum), limits.maximum)
     if bounded != state.desired:
         reason = Reason.AT_MINIMUM if bounded > state.desired else Reason.AT_MAXIMUM
-        bounds = f"minReplicas {config.min_replicas}, maxReplicas {config.max_replicas}"
-        return Decision(bounded, reason, f"{_count(state.desired)} wanted; {bounds}")
+        text = f"minReplicas {limits.minimum}, maxReplicas {limits.maximum}{limits.words}"
+        return Decision(bounded, reason, f"{_count(state.desired)} wanted; {text}")
+    if bounded == 0:
+        return _asleep(config, state)
     known = [s for s in recent(window, FRESH_SECONDS, now) if s.replicas]
     if not known or not state.ready:
         reason = Reason.REPLICA_STARTING if state.ready == 0 and state.starting else Reason.MISSING_METRICS
@@ -143,7 +151,16 @@ def decide(
         return outlook.stays(bounded)
     if state.starting and need.replicas > state.ready * (1 + TOLERANCE):
         return outlook.decision(bounded, Reason.REPLICA_STARTING, f"{need.words}; {_coming(config, state, now)}")
-    return _down(config, minutes, recent(window, FRESH_SECONDS, now)[-1], state, bounded, outlook, now)
+    return _down(config, minutes, window, state, bounded, outlook, now)
+
+
+def _asleep(config: Autoscaling, state: ScalingState) -> Decision:
+    if has_asked(state.asked):
+        took = start_seconds(config, state)
+        return Decision(
+            1, Reason.WOKEN, f"a request found no replica: from 0 to 1 replica, ready in about {took:.0f} s"
+        )
+    return Decision(0, Reason.ASLEEP, "nobody asks; the next request wakes a replica")
 
 
 def _count(number: float, noun: str = "replica") -> str:
@@ -281,13 +298,16 @@ def _up(config: Autoscaling, state: ScalingState, current: int, outlook: _Outloo
 def _down(
     config: Autoscaling,
     minutes: Sequence[Minute],
-    latest: Sample,
+    window: Sequence[Sample],
     state: ScalingState,
     current: int,
     outlook: _Outlook,
     now: float,
 ) -> Decision:
     need = outlook.need
+    if current == 1 and config.min_replicas == 0 and is_idle(minutes, window, config.idle_seconds, now):
+        text = f"nobody has asked for {config.idle_seconds} s: from 1 to 0 replicas; the next request wakes one"
+        return outlook.decision(0, Reason.IDLE, text)
     if current <= config.min_replicas:
         text = f"{need.words}; minReplicas is {config.min_replicas}"
         return outlook.decision(current, Reason.WITHIN_TARGETS, text)
@@ -303,6 +323,7 @@ def _down(
     wait = _wait(config, state, hold, now)
     if wait > 0:
         return outlook.decision(current, Reason.COOLDOWN, f"{would}; waiting {wait:.0f} s more after the last step")
+    latest = recent(window, FRESH_SECONDS, now)[-1]
     if latest.missing:  # what is silent counts as the others, and may be the busiest of all
         return outlook.decision(current, Reason.COOLDOWN, f"{would}; but {_unheard(latest)} just now")
     if (times := _returns(outlook.past[-RETURN_MINUTES:], wanted)) >= RETURNS:

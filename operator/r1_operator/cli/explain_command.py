@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..api.parse import parse_lenient, parse_status
-from ..api.spec import Autoscaling
-from ..api.types import AutoscalingOutlook, R1Deployment
+from ..api.types import Autoscaling, AutoscalingOutlook, R1Deployment
+from ..autoscaling.schedule import bounds
 from ..cluster import Client
 from ..cluster.resources import EVENTS
 from .cluster_access import Told, deployment, table
@@ -72,7 +73,8 @@ def _outlook(outlook: AutoscalingOutlook) -> list[tuple[str, str]]:
 
 def _limits(config: Autoscaling, up: str | None, down: str | None) -> str:
     last = [f"last step {word} {at}" for word, at in (("up", up), ("down", down)) if at is not None]
-    return "; ".join([f"{config.min_replicas} to {config.max_replicas} replicas", *last])
+    limits = bounds(config, time.time(), 0)
+    return "; ".join([f"{limits.minimum} to {limits.maximum} replicas{limits.words}", *last])
 
 
 def _is_step(event: Mapping[str, Any], uid: str) -> bool:

@@ -61,9 +61,14 @@ class HttpGateways:
         self._session, self._metrics = session, metrics
 
     async def sync(
-        self, addresses: Collection[str], wanted: frozenset[Worker], token: str, epoch: int | None = None
+        self,
+        addresses: Collection[str],
+        wanted: frozenset[Worker],
+        token: str,
+        epoch: int | None = None,
+        retry_after: int | None = None,
     ) -> SyncResult:
-        result = await sync_workers(self._session, addresses, wanted, token=token, epoch=epoch)
+        result = await sync_workers(self._session, addresses, wanted, token=token, epoch=epoch, retry_after=retry_after)
         self._metrics.count_scrape_failures("gateway", len(result.failures))
         return result
 

@@ -96,7 +96,7 @@ class Hands:
 
     async def _feed(self, key: Key, facts: Facts, round_: Round, steps: Steps) -> GatewayRound:
         with steps.step("gateway"):
-            fed = await self._feeder.feed(key, facts.subject, round_.workers)
+            fed = await self._feeder.feed(key, facts.subject, round_.workers, round_.scaling.retry_after)
             self._memory.fed(key, fed)
             return fed
         return NOT_FED

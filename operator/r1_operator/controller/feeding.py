@@ -47,17 +47,19 @@ class GatewayFeeder:
         """Of the present term."""
         return self._term.epoch() if self._term is not None else None
 
-    async def feed(self, key: Key, subject: Subject, workers: frozenset[str]) -> GatewayRound:
-        """Tell every running gateway pod of exactly these replicas."""
+    async def feed(
+        self, key: Key, subject: Subject, workers: frozenset[str], retry_after: int | None = None
+    ) -> GatewayRound:
+        """Tell every running gateway pod of exactly these replicas, and when one is ready where they may sleep."""
         deployment = self._cache.get(DEPLOYMENTS, key[0], names.gateway_name(key[1]))
         found = self._inventory.pods(key, names.COMPONENT_GATEWAY)
         uid = subject.metadata.uid
         pods, token = gateway_pods(found, deployment, uid), self._keys.gateway(uid)
         wanted = frozenset(map(Worker, workers))
-        fed = await feed(self._gateways, pods, wanted, token, self.epoch())
+        fed = await feed(self._gateways, pods, wanted, token, self.epoch(), retry_after)
         if fed.newer_epoch is not None and self._term is not None:
             # The lease was made anew, and its count with it. Raising it proves that we still lead.
             log.warning("%s/%s: the gateways have seen term %d", *key, fed.newer_epoch)
             await self._term.advance(fed.newer_epoch)
-            fed = await feed(self._gateways, pods, wanted, token, self.epoch())
+            fed = await feed(self._gateways, pods, wanted, token, self.epoch(), retry_after)
         return fed

@@ -31,7 +31,7 @@ class GatewayRound:
     `routed`: what every pod that serves sends requests to. `sending`: what any pod may still send new requests to,
     wanted or not: a pod keeps an unwanted one until a wanted one routes. `in_flight`: requests on the way, as long as
     the routers list the replica: wanted ones, and others for 5 s.
-    `trouble`: why some pods do not come up, also while others serve. `newer_epoch`: see SyncResult.
+    `trouble`: why some pods do not come up, also while others serve. `newer_epoch`, `asked`: see SyncResult.
     """
 
     finding: Finding
@@ -41,6 +41,7 @@ class GatewayRound:
     in_flight: Mapping[str, int] | None = None
     trouble: str | None = None
     newer_epoch: int | None = None
+    asked: float | None = None
 
     def may_be_sent_to(self, url: str) -> bool:
         """False once no gateway pod sends a new request to this replica: only then may its engine drain."""
@@ -67,12 +68,17 @@ def _running(pod: JsonObject) -> tuple[str, bool] | None:
 
 
 async def feed(
-    gateways: Gateways, pods: GatewayPods, wanted: frozenset[Worker], token: str, epoch: int | None = None
+    gateways: Gateways,
+    pods: GatewayPods,
+    wanted: frozenset[Worker],
+    token: str,
+    epoch: int | None = None,
+    retry_after: int | None = None,
 ) -> GatewayRound:
     """Tell every running gateway pod which replicas to route to."""
     if not pods.running:
         return _round(pods, wanted, SyncResult({}, {}))
-    return _round(pods, wanted, await gateways.sync(list(pods.running), wanted, token, epoch))
+    return _round(pods, wanted, await gateways.sync(list(pods.running), wanted, token, epoch, retry_after))
 
 
 def _round(pods: GatewayPods, wanted: frozenset[Worker], result: SyncResult) -> GatewayRound:
@@ -84,7 +90,9 @@ def _round(pods: GatewayPods, wanted: frozenset[Worker], result: SyncResult) -> 
             f"{len(deaf) or len(serving)} of {len(pods.running)} gateway pods could not be told of the replicas: {why}"
         )
         finding = Finding("False", Reason.GATEWAY_SYNC_FAILED, text)
-        return GatewayRound(finding, len(serving), trouble=pods.trouble, newer_epoch=result.newer_epoch)
+        return GatewayRound(
+            finding, len(serving), trouble=pods.trouble, newer_epoch=result.newer_epoch, asked=result.asked
+        )
     # A pod that is not ready counts where it answers: one that terminates still serves connections it has.
     routing = {
         address: {report.url for report in reports if report.state == "Routing"}
@@ -100,6 +108,7 @@ def _round(pods: GatewayPods, wanted: frozenset[Worker], result: SyncResult) -> 
         in_flight={url: result.in_flight(url) for url in in_flight},
         trouble=pods.trouble,
         newer_epoch=result.newer_epoch,
+        asked=result.asked,
     )
 
 

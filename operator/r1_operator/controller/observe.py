@@ -162,7 +162,7 @@ class Observer:
 
     def _gateways(self, key: Key) -> Gateways:
         fed = self._memory.of(key).gateway
-        return Gateways() if fed is None else Gateways(fed.serving_pods, fed.routed, fed.in_flight or {})
+        return Gateways() if fed is None else Gateways(fed.serving_pods, fed.routed, fed.in_flight or {}, fed.asked)
 
     def _watch_age(self) -> tuple[str, float]:
         """The kind that the API server has been silent about for longest."""

@@ -49,6 +49,14 @@ class Gateways(Protocol):
     """Feeds gateway pods by address. Never raises for a gateway's fault."""
 
     async def sync(
-        self, addresses: Collection[str], wanted: frozenset[Worker], token: str, epoch: int | None = None
+        self,
+        addresses: Collection[str],
+        wanted: frozenset[Worker],
+        token: str,
+        epoch: int | None = None,
+        retry_after: int | None = None,
     ) -> SyncResult:
-        """Make each gateway pod route to exactly `wanted`, unless an operator of a greater epoch spoke to it."""
+        """Make each gateway pod route to exactly `wanted`, unless an operator of a greater epoch spoke to it.
+
+        retry_after: where replicas may sleep, in how many seconds one would be ready.
+        """

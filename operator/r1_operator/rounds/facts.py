@@ -40,6 +40,8 @@ class Gateways:
     serving: int = 0
     rotation: frozenset[str] | None = None
     in_flight: Mapping[str, int] = field(default_factory=dict)
+    asked: float | None = None
+    """Seconds since somebody asked and found no replica, of those that may sleep; None: nobody has."""
 
 
 @dataclass(frozen=True, slots=True)

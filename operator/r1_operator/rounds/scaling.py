@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..api.timestamps import unix_time
 from ..api.types import AutoscalingHistory
 from ..autoscaling.capacity import Prior
-from ..autoscaling.decide import Decision, ScalingState, decide
+from ..autoscaling.decide import Decision, ScalingState, decide, start_seconds
 from ..autoscaling.memory import Memory
+from ..autoscaling.schedule import bounds
 from ..lifecycle.gangs import Gang, GangState
 from ..lifecycle.judging import Verdict
 from .facts import Facts
+
+RETRY_SECONDS = 10
+"""Nobody is told to ask sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Scaling:
     last_up: float | None = None
     last_down: float | None = None
     spares: int = 0
+    retry_after: int | None = None
+    """Where there may be none: in how many seconds who asks in vain is to ask again."""
 
     @property
     def total(self) -> int:
@@ -59,7 +66,7 @@ def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling
     decided = before if before is not None and before.mode == config.mode == "Automatic" else None
     last_up = _past(decided.last_scale_up if decided else None, now)
     last_down = _past(decided.last_scale_down if decided else None, now)
-    if decided is not None and decided.desired_replicas > 0:
+    if decided is not None:
         current = decided.desired_replicas
     else:
         current = spec.replicas if config.mode == "Recommend" else _what_runs(facts, spec.replicas)
@@ -79,16 +86,25 @@ def _scale(facts: Facts, verdicts: Mapping[str, Verdict], now: float) -> Scaling
         memory=_memory(before.history if before is not None else None),
         revision=status.current_revision,
         target=spec.slo.tpot_milliseconds / 1000 if spec.slo is not None and spec.slo.tpot_milliseconds else None,
+        asked=facts.gateways.asked,
     )
     decision = decide(config, facts.engines.minutes, facts.engines.window, state, now)
     if config.mode == "Recommend":
         return Scaling(spec.replicas, True, decision)
-    in_force = min(max(current, config.min_replicas), config.max_replicas)
+    limits = bounds(config, now, start_seconds(config, state))
+    in_force = min(max(current, limits.minimum), limits.maximum)
     if decision.desired > in_force:
         last_up = now
     elif decision.desired < in_force:
         last_down = now
-    return Scaling(in_force, False, decision, last_up, last_down)
+    waits = _retry_after(start_seconds(config, state), state, now) if limits.minimum == 0 else None
+    return Scaling(in_force, False, decision, last_up, last_down, retry_after=waits)
+
+
+def _retry_after(took: float, state: ScalingState, now: float) -> int:
+    """Until the first replica is ready; of one that takes longer than they did nobody knows."""
+    since = now - state.starting_since if state.starting_since is not None else 0.0
+    return max(RETRY_SECONDS, math.ceil(took - since))
 
 
 def _memory(history: AutoscalingHistory | None) -> Memory | None:

@@ -28,7 +28,7 @@ def ready(observed: Observation, faults: Sequence[Fault]) -> Finding:
     if observed.decision is None:
         return Finding("Unknown", Reason.RECONCILE_FAILED, worst.message if worst else "")
     if observed.desired == 0:
-        return Finding("True", Reason.SCALED_TO_ZERO, "no replica is wanted; raise spec.replicas to serve")
+        return Finding("True", Reason.SCALED_TO_ZERO, _nobody(observed))
     count, old = _ready_words(observed), outdated(observed)
     paused = observed.spec is not None and observed.spec.paused
     what = "kept while spec.paused" if paused else "being replaced one by one"
@@ -43,6 +43,13 @@ def ready(observed: Observation, faults: Sequence[Fault]) -> Finding:
     broken = worst is not None and worst.weight is not Weight.NOTABLE
     reason = Reason.DEGRADED if broken else Reason.UPDATING if old else Reason.READY
     return Finding("True", reason, "; ".join(words))
+
+
+def _nobody(observed: Observation) -> str:
+    """Why there is no replica."""
+    if observed.scaling is not None:
+        return "no replica runs while nobody asks; the next request wakes one"
+    return "no replica is wanted; raise spec.replicas to serve"
 
 
 def _not_ready(observed: Observation, worst: Fault | None, count: str, roll: str) -> Finding:
@@ -61,7 +68,7 @@ def available(before: Condition | None, observed: Observation) -> Finding:
         return Finding("Unknown", Reason.RECONCILE_FAILED, "not looked at in this round; see Ready")
     if observed.desired == 0:
         # As a Deployment of 0 replicas: nothing that is wanted is missing, and whoever waits for it may go on.
-        return Finding("True", Reason.SCALED_TO_ZERO, "no replica is wanted")
+        return Finding("True", Reason.SCALED_TO_ZERO, _nobody(observed))
     serving = len(observed.decision.serving)
     if observed.routed is not None:
         if observed.routed > 0:

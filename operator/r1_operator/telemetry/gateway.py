@@ -46,6 +46,8 @@ class SyncResult:
     reports: dict[str, tuple[WorkerReport, ...]]
     failures: dict[str, Failure]
     newer_epoch: int | None = None
+    asked: float | None = None
+    """Seconds since somebody asked any pod and found that replicas sleep; None: nobody has."""
 
     @property
     def told(self) -> bool:
@@ -72,6 +74,7 @@ async def sync_workers(
     *,
     token: str,
     epoch: int | None = None,
+    retry_after: int | None = None,
     port: int = PORT_GATEWAY_ADMIN,
 ) -> SyncResult:
     """Make every gateway pod route to exactly `wanted`.
@@ -80,17 +83,25 @@ async def sync_workers(
     pod that restarted knows nothing. When a pod has answered, a replica that is neither wanted nor `Routing` in its
     report gets no new request from it: what routes stays until a wanted one does, unless nothing is wanted.
     `token` is that of the gateway's Secret, `epoch` that of the operator's lease: pods refuse a smaller one than they
-    have seen. Never raises for a gateway's fault; errors are in `failures`.
+    have seen. `retry_after`: where replicas may sleep, in how many seconds one would be ready.
+    Never raises for a gateway's fault; errors are in `failures`.
     """
     body: dict[str, Any] = {"workers": sorted(worker.url for worker in wanted)}
     if epoch is not None:
         body["epoch"] = epoch
+    if retry_after is not None:
+        body["retryAfterSeconds"] = retry_after
+    asked: list[float] = []
     headers = {"Authorization": f"Bearer {token}"}
 
     async def tell(address: str) -> tuple[WorkerReport, ...] | Failure:
         url = f"http://{host(address)}:{port}/workers"
         answer = await fetch_json(session, "PUT", url, json=body, headers=headers)
-        return answer if isinstance(answer, Failure) else _reports(url, answer.get("workers"))
+        if isinstance(answer, Failure):
+            return answer
+        if isinstance(ago := answer.get("askedSecondsAgo"), int | float):
+            asked.append(float(ago))
+        return _reports(url, answer.get("workers"))
 
     answers = await ask_all(pod_ips, tell)
     failures = {address: answer for address, answer in answers.items() if isinstance(answer, Failure)}
@@ -98,6 +109,7 @@ async def sync_workers(
         {address: answer for address, answer in answers.items() if not isinstance(answer, Failure)},
         failures,
         max((seen for seen in map(_newer_epoch, failures.values()) if seen is not None), default=None),
+        min(asked, default=None),
     )
 
 

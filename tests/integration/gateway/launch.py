@@ -93,10 +93,11 @@ class Gateway:
         except aiohttp.ClientError:
             return False
 
-    async def sync(self, *urls: str, epoch: int | None = None) -> SyncResult:
+    async def sync(self, *urls: str, epoch: int | None = None, retry_after: int | None = None) -> SyncResult:
         self.wanted = urls
         wanted = frozenset(Worker(url) for url in urls)
-        options: dict[str, Any] = {"token": self.token, "epoch": epoch, "port": self.admin_port}
+        told = {"epoch": epoch, "retry_after": retry_after}
+        options: dict[str, Any] = {"token": self.token, "port": self.admin_port, **told}
         return await sync_workers(self.session, [self.seen_at], wanted, **options)
 
     async def serve(self, *urls: str) -> None:
