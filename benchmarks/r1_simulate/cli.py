@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--trace", type=Path, help="a ServeGen folder, Azure's or a like CSV, or Mooncake's JSON lines")
     source.add_argument("--calibrate", action="store_true", help="the simulated engine beside published measurements")
-    source.add_argument("--shape", choices=sorted(_SHAPES), help="a synthetic load; its highest fills --peak-replicas")
+    source.add_argument("--shape", choices=sorted(SHAPES), help="a synthetic load; its highest fills --peak-replicas")
     parser.add_argument(
         "--peak-replicas", type=_positive, default=8, help="scale the trace to need so many at its peak"
     )
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-factor", type=float, default=1.0, help="a start's true time over the believed")
     parser.add_argument("--lost-scrapes", type=float, default=0.0, help="share of the replicas' loads not read")
     parser.add_argument("--deaths-per-hour", type=float, default=0.0, help="replicas that die on their own")
+    parser.add_argument("--longer-prompts", type=float, default=1.0, help="so many times as long from half of it on")
     parser.add_argument("--gpu-hour-price", type=float, help="money per GPU and hour, for the cost of a million tokens")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--html", type=Path, help="a page with demand, forecast, replicas and misses over the day")
@@ -86,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
     rows: list[Row] = []
     last: Answer | None = None
     for seed in range(options.seed, options.seed + options.seeds):
-        requests = draw(seed)
+        requests = traces.longer(draw(seed), since + (until - since) / 2, options.longer_prompts)
         question = replace(
             probe,
             requests=requests,
@@ -139,7 +140,7 @@ def decided(policy: str, question: Question, plan: Plan, speed: Speed) -> Answer
 
 # --- what is asked ---------------------------------------------------------------------------------------------------
 _Rate = Callable[[float], float]
-_SHAPES: dict[str, Callable[[float, float], _Rate]] = {
+SHAPES: dict[str, Callable[[float, float], _Rate]] = {
     # of the rate that fills all replicas, and of the seconds in all
     "constant": lambda top, _: traces.constant(0.7 * top),
     "step": lambda top, end: traces.step(0.3 * top, 0.9 * top, end / 2),
@@ -155,10 +156,7 @@ Draw = Callable[[int], Requests]
 def _source(options: argparse.Namespace, speed: Speed, targets: Targets) -> tuple[Draw, float, float]:
     """How requests are drawn by seed, until when they come, and from when on they count."""
     if options.shape:
-        top = profile.carried(speed, _LENGTHS, targets) / _LENGTHS[1] * options.peak_replicas
-        end = 7 * DAY_SECONDS if options.shape == "week" else options.hours * 3600
-        rate = _SHAPES[options.shape](top, end)
-        return lambda seed: traces.shaped(rate, end, _LENGTHS, seed), end, 0.0
+        return *shape(options.shape, speed, targets, options.peak_replicas, options.hours), 0.0
     if options.trace.is_dir():
         clients = traces.servegen(options.trace)
         scale = fitted(lambda s: traces.day(clients, s, 0), speed, targets, options.peak_replicas)
@@ -166,6 +164,14 @@ def _source(options: argparse.Namespace, speed: Speed, targets: Targets) -> tupl
         return lambda seed: traces.day(clients, scale, seed, options.days), until, until - DAY_SECONDS
     recorded = traces.recorded(options.trace)
     return lambda _: recorded, recorded.at[-1], 0.0
+
+
+def shape(name: str, speed: Speed, targets: Targets, peak: int, hours: float) -> tuple[Draw, float]:
+    """A synthetic load whose highest fills `peak` replicas, and its seconds; a week is one, however many `hours`."""
+    top = profile.carried(speed, _LENGTHS, targets) / _LENGTHS[1] * peak
+    end = 7 * DAY_SECONDS if name == "week" else hours * 3600
+    rate = SHAPES[name](top, end)
+    return lambda seed: traces.shaped(rate, end, _LENGTHS, seed), end
 
 
 def fitted(draw: Callable[[float], Requests], speed: Speed, targets: Targets, peak: int) -> float:

@@ -111,6 +111,12 @@ def requests_of(rows: list[_Row]) -> Requests:
     return Requests([r[0] for r in rows], [max(1, r[1]) for r in rows], [max(1, r[2]) for r in rows])
 
 
+def longer(requests: Requests, since: float, factor: float) -> Requests:
+    """The same with prompts so many times as long from a moment on."""
+    inputs = [round(n * factor) if at >= since else n for at, n in zip(requests.at, requests.inputs, strict=True)]
+    return Requests(requests.at, inputs, requests.outputs)
+
+
 def shaped(rate: Callable[[float], float], seconds: float, lengths: tuple[int, int], seed: int) -> Requests:
     """Poisson arrivals whose rate a second follows `rate(seconds)`; lengths spread like an exponential around the
     means, as reasoning traces do."""
