@@ -54,13 +54,15 @@ class Operator:
     spec: dict[str, Any]
     nodes: int
     every_seconds: float = TICK_SECONDS
+    round_seconds: float = ROUND_SECONDS
     hears: Callable[[Machine], bool] = lambda _: True
     """Whether a replica's load is read at this tick."""
     cluster: SimulatedCluster = field(init=False)
     said: list[tuple[float, int, str, str]] = field(default_factory=list)
     """Each change of the number of replicas: when, to what, the reason and its words."""
-    trail: list[tuple[float, int, int, float, float]] = field(default_factory=list)
-    """Each round: when, replicas that serve, that hold nodes, that are needed, and up to how many by the forecast."""
+    trail: list[tuple[float, int, int, float, float, int]] = field(default_factory=list)
+    """Each round: when, replicas that serve, that hold nodes, that are needed, up to how many by the forecast, and how
+    many are wanted."""
     _round_at: float = 0.0
     _generated: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -77,7 +79,7 @@ class Operator:
         self._see(fleet)
         self._sample(fleet)
         if fleet.now >= self._round_at:
-            self._round_at = fleet.now + ROUND_SECONDS
+            self._round_at = fleet.now + self.round_seconds
             self._decide(fleet)
 
     def _settle(self, fleet: Fleet) -> None:
@@ -134,7 +136,7 @@ class Operator:
     def _load(self, machine: Machine) -> ReplicaLoad:
         engine, name = machine.engine, machine.name
         assert engine is not None
-        at, before = self._generated.get(name, (self.cluster.now - TICK_SECONDS, 0.0))
+        at, before = self._generated.get(name, (self.cluster.now - self.every_seconds, 0.0))
         self._generated[name] = (self.cluster.now, engine.generated)
         rate = (engine.generated - before) / max(1.0, self.cluster.now - at)
         return ReplicaLoad(
@@ -147,7 +149,9 @@ class Operator:
         scaling = round_.scaling.decision
         if scaling is not None:
             upper = scaling.forecast.upper if scaling.forecast is not None else 0.0
-            self.trail.append((fleet.now, len(fleet.serving()), len(fleet.machines), scaling.need or 0.0, upper))
+            self.trail.append(
+                (fleet.now, len(fleet.serving()), len(fleet.machines), scaling.need or 0.0, upper, scaling.desired)
+            )
         said = self.said[-1][1] if self.said else before
         if scaling is not None and scaling.desired != said:
             self.said.append((fleet.now, scaling.desired, str(scaling.reason), scaling.message))

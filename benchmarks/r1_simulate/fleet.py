@@ -63,6 +63,7 @@ class Fleet:
     start: Start = Start()
     drain_seconds: float = 1200.0
     patience: float = NEVER
+    tick_seconds: float = TICK_SECONDS
     seed: int = 0
     faults: Callable[[Fleet], None] | None = None
     """Called at each tick: what breaks on its own."""
@@ -117,7 +118,7 @@ class Fleet:
             if self.now >= control:
                 self.controller.control(self)
                 control = self.now + self.controller.every_seconds
-            tick += TICK_SECONDS
+            tick += self.tick_seconds
             self._until(min(tick, end))
             self.look()
         self._until(end)

@@ -44,7 +44,7 @@ def outcome(fleet: Fleet, targets: Targets, since: float, until: float) -> Outco
         hour[0] += good
         hour[1] += 1
     machines = [*fleet.past, *fleet.machines.values()]
-    first = sorted(requests.first[i] - requests.at[i] if requests.first[i] >= 0 else math.inf for i in numbers)
+    first = [requests.first[i] - requests.at[i] if requests.first[i] >= 0 else math.inf for i in numbers]
     return Outcome(
         requests=len(numbers),
         kept=sum(kept) / max(1, len(kept)),
@@ -53,8 +53,14 @@ def outcome(fleet: Fleet, targets: Targets, since: float, until: float) -> Outco
         steps_up=sum(since < m.held_at < until for m in machines),
         steps_down=sum(m.draining_since is not None and since < m.draining_since < until for m in machines),
         worst_hour=min((good / all_ for good, all_ in hours.values()), default=1.0),
-        ttft_p99=first[math.ceil(0.99 * len(first)) - 1] if first else 0.0,
+        ttft_p99=percentile(first, 0.99),
     )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that this share of them does not exceed; 0: there is none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
 def misses(requests: Requests, targets: Targets, window_seconds: float, until: float) -> Sequence[int]:

@@ -54,13 +54,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`trail`: each half minute of an operator's run: seconds, serving, held, needed, the forecast's bound."""
+    """`trail`: each half minute of an operator's run: seconds, serving, held, needed, the forecast's bound, wanted."""
 
     who: str
     outcome: Outcome
     requests: Requests
     said: tuple[tuple[float, int, str, str], ...] = ()
-    trail: tuple[tuple[float, int, int, float, float], ...] = ()
+    trail: tuple[tuple[float, int, int, float, float, int], ...] = ()
 
 
 def planned(question: Question) -> tuple[Plan, Speed]:
