@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from r1_simulate.controllers import Operator
 from r1_simulate.fleet import Fleet, Start
 from r1_simulate.outcome import percentile
 from r1_simulate.requests import Requests
-from r1_simulate.speed import Speed, capacity
+from r1_simulate.speed import Speed
 
 from tests.cluster import build, preflight
 from tests.cluster.cluster import Cluster
@@ -37,17 +37,17 @@ from tests.e2e.load import load
 from tests.e2e.main_path import START_SECONDS, answered
 from tests.e2e.site import Site, deployed, install_operator, tiny_manifest
 
-KV_TOKENS = 1024
-"""Small, so that memory is what a replica runs out of, and not the two cores that all of them share."""
-LENGTHS = (80, 240)
-"""Mean prompt and answer, in tokens."""
-TARGET_PERCENT = 60
+KV_TOKENS = 8192
+LENGTHS = (60, 30)
+"""Mean prompt and answer, in tokens: many short requests, for a minute of few is chance."""
+TARGET_TOKENS = 60
+"""Output tokens a second that a replica is to carry: far from what two cores can do that all of them share."""
 LOW, HIGH = 0.3, 1.5
 """Of what one replica carries."""
-QUIET, CLIMB, HOLD, AFTER = 180.0, 240.0, 150.0, 420.0
-"""Seconds of the day's parts; the fall takes as long as half the climb."""
-AT_ONCE = (1, 2, 3, 4)
-"""Requests in flight, by which the engine's speed is measured: the first and the last for the fit, all for the error."""
+QUIET, CLIMB, HOLD, AFTER = 180.0, 720.0, 120.0, 300.0
+"""Seconds of the day's parts; the fall takes a quarter of the climb."""
+AT_ONCE = (1, 2, 4, 6)
+"""Requests in flight when the engine is measured: the first and the last for the fit, all for its error."""
 PROBE_SECONDS = 20.0
 
 
@@ -77,19 +77,19 @@ def manifest() -> dict[str, Any]:
     scaling = {
         "minReplicas": 1,
         "maxReplicas": 2,
-        "targetKvUsagePercent": TARGET_PERCENT,
+        "targetTokensPerSecondPerReplica": TARGET_TOKENS,
         "scaleUpCooldownSeconds": 5,
-        "scaleDownCooldownSeconds": 30,
-        "startupSeconds": 60,
+        "scaleDownCooldownSeconds": 120,
+        "startupSeconds": 30,
     }
     found = tiny_manifest("r1", autoscaling=scaling, topology={"nodesPerReplica": 1})
     found["spec"]["engine"]["args"] = ["--max-total-tokens", str(KV_TOKENS)]
     return found
 
 
-def rate_of_the_day(full: float) -> tuple[Any, float]:
-    """Requests a second at each moment, `full` being what one replica carries; and the day's length."""
-    top, fall = QUIET + CLIMB + HOLD, CLIMB / 2
+def rate_of_the_day() -> tuple[Callable[[float], float], float]:
+    """Requests a second at each moment, and the day's length."""
+    top, fall, full = QUIET + CLIMB + HOLD, CLIMB / 4, TARGET_TOKENS / LENGTHS[1]
 
     def rate(at: float) -> float:
         if at < QUIET:
@@ -159,9 +159,9 @@ def calibration(probes: Sequence[Probe], speed: Speed) -> str:
 
 
 # --- the day, in fact and in the simulator ----------------------------------------------------------------------------
-def drawn(full: float, seed: int) -> tuple[Requests, float]:
+def drawn(seed: int) -> tuple[Requests, float]:
     """The day's requests; lengths within what the tiny model holds."""
-    rate, seconds = rate_of_the_day(full)
+    rate, seconds = rate_of_the_day()
     found = traces.shaped(rate, seconds, LENGTHS, seed)
     inputs = [min(max(n, 16), 2 * LENGTHS[0]) for n in found.inputs]
     return Requests(found.at, inputs, [min(max(n, 16), 2 * LENGTHS[1]) for n in found.outputs]), seconds
@@ -270,9 +270,8 @@ def main() -> int:
             probes = [probe(url, n) for n in AT_ONCE]
             speed = speed_from(probes)
             print(calibration(probes, speed), flush=True)
-            full = TARGET_PERCENT / 100 * capacity(speed, LENGTHS[0], LENGTHS[1], 1e9).requests_per_second
-            requests, until = drawn(full, seed=1)
-            print(f"{len(requests)} requests, {full:.2f} a second fill a replica; a start took {start_seconds:.0f} s")
+            requests, until = drawn(seed=1)
+            print(f"{len(requests)} requests; a start took {start_seconds:.0f} s", flush=True)
             real = play(site, url, requests)
             explained = [e["message"] for e in site.events() if e["reason"] in ("ScaledUp", "ScaledDown")]
         print(*explained, sep="\n")

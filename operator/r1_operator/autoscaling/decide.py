@@ -35,6 +35,8 @@ SHARE = 0.85
 """Of the moments in which the load shall stay below the forecast's bound; chosen by `r1 simulate`."""
 DOWN_MARGIN = 0.05
 """After a step down the rest has this share to spare: otherwise the next step would be up."""
+SHORT_MINUTES = 2
+"""Of starts so short the load of this moment counts as a minute of its own."""
 HOLD_STARTS = 1.2
 """Starts for which the load must have been low: what goes now is missed for one start if it comes back."""
 RETURN_MINUTES, RETURNS = 120, 2
@@ -222,7 +224,8 @@ def _outlook(
     past = series(minutes, needed, state.memory, now)
     count, limit = _replicas(present, size, goal)
     ahead = max(1, math.ceil(took / 60))
-    coming = forecast(past or [count], ahead, SHARE)
+    # Where a start takes a minute or two, the last whole minute is old.
+    coming = forecast([*past, count] if ahead <= SHORT_MINUTES or not past else past, ahead, SHARE)
     backlog = Load(waits[0] / took, waits[0] / took * tokens_per_request(minutes))
     needs.append(_queue(config, waits, state, count + _replicas(backlog, size, goal)[0]))
     words = f"{present} asked for fill {count:.1f} replicas ({limit})"
