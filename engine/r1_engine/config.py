@@ -103,6 +103,7 @@ class EngineConfig(_Frozen):
     drain_seconds: Annotated[float, Field(ge=0)] = 300
     expected: Expected = Expected()  # an operator older than this engine tells nothing, and nothing is compared
     ports: Ports = Ports()
+    kernel_cache: Path | None = None  # where compiled kernels are kept beyond this pod
     fabric: FabricPlan | None = None  # of a gang of one node, or told by an operator that does not know it
 
     @property

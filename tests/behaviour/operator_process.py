@@ -31,6 +31,8 @@ class Operator:
 
     def __init__(self, cluster: Cluster, log: Path, identity: str = "operator", port: int = METRICS_PORT) -> None:
         self._cluster, self._log = cluster, log
+        self.folder = log.parent
+        """Of its log; pods may mount what lies below."""
         self.identity, self._port = identity, port
         self.user = f"test-operator:{identity}"
         self._kubeconfig = log.parent / f"{identity}.kubeconfig"
@@ -72,8 +74,8 @@ class Operator:
 
     def start(self) -> None:
         flags = ["--kubeconfig", str(self._kubeconfig), "--port", str(self._port), "--log-level", "debug"]
-        # The checkout's weights lie anywhere; no network here enforces the policies.
-        flags += ["--host-path-prefixes", f"{CHECKOUT},/nowhere", "--network-policies", str(REACH)]
+        # The checkout's weights lie anywhere, and a test's beside the log; no network here enforces the policies.
+        flags += ["--host-path-prefixes", f"{CHECKOUT},/nowhere,{self.folder}", "--network-policies", str(REACH)]
         images = ["--engine-image", self.engine_image, "--gateway-image", "r1-gateway:dev"]
         command = [sys.executable, "-m", "r1_operator", *flags, *images]
         with self._log.open("ab") as log:

@@ -158,3 +158,22 @@ def test_the_examples_of_the_fabrics_serve_where_the_devices_are(deploy: Deploy)
             assert (pod["status"]["podIP"] == pod["status"]["hostIP"]) is (name == "r1-host-network")
         r1.kubectl("delete", "r1d", "r1")
         wait_for(f"{name} is gone", r1.left, until=[].__eq__)
+
+
+def test_a_second_start_finds_what_the_first_one_compiled(world: World, deploy: Deploy) -> None:
+    """On two attempts and on two revisions of one image; that SGLang's kernels are found is a GPU's to prove."""
+    cache = world.operator.folder / "kernels"
+    kept = {"cache": {"hostPath": {"path": str(cache)}}}
+    r1 = deploy(topology=ONE_NODE, engine=kept)
+    r1.await_ready("r1-0-0")
+    r1.fault("r1-0-0-0", "exit70")
+    r1.await_ready("r1-0-1")
+    r1.apply(topology=ONE_NODE, engine=kept | {"args": ["--log-level", "info"]})
+    old = r1.status()["currentRevision"]
+    wait_for("another revision serves", r1.status, until=lambda status: status["currentRevision"] != old)
+    (told,) = cache.glob("CPUx1/*/told")
+    lines = told.read_text().splitlines()
+    assert lines[0] == "0-0-0 made"
+    assert lines[1] == "0-1-0 found"
+    assert len(lines) >= 3
+    assert all(line.endswith(" found") for line in lines[2:])

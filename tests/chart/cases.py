@@ -64,6 +64,13 @@ def weights(**sources: Any) -> dict[str, Any]:
     return spec(model={"weights": {"hostPath": None, "persistentVolumeClaim": None} | sources})
 
 
+OFFICE = {"name": "office", "start": "0 7 * * 1-5", "end": "0 19 * * 1-5", "minReplicas": 2}
+
+
+def scheduled(**more: Any) -> dict[str, Any]:
+    return spec(autoscaling={"maxReplicas": 2, "schedules": [OFFICE | more]})
+
+
 BROKEN_RULES = (
     Case("name too long", {"metadata": {"name": "r" * 41}}, "metadata.name", "longer than 40 characters"),
     Case("name with a dot", {"metadata": {"name": "r1.prod"}}, "metadata.name", "not a DNS label"),
@@ -145,6 +152,15 @@ BROKEN_RULES = (
         "spec.autoscaling.minReplicas",
         "more than maxReplicas",
     ),
+    Case("more than the maximum", scheduled(minReplicas=3), "spec.autoscaling.schedules", "minReplicas of a schedule"),
+    Case("more than its maximum", scheduled(maxReplicas=1), "spec.autoscaling.schedules", "minReplicas of a schedule"),
+    Case(
+        "two caches",
+        spec(engine={"cache": {"hostPath": {"path": "/a"}, "persistentVolumeClaim": {"claimName": "a"}}}),
+        "spec.engine.cache",
+        "exactly one place",
+    ),
+    Case("no cache", spec(engine={"cache": {}}), "spec.engine.cache", "exactly one place"),
     Case(
         "standing still longer than it may take",
         spec(startup={"seconds": 600, "stallSeconds": 601}),
@@ -176,6 +192,13 @@ BROKEN_RULES = (
     ),
 )
 
+UNSEEN_BY_THE_SERVER = (
+    Case("no such hour", scheduled(end="0 24 * * *"), "spec.autoscaling.schedules[0].end", "names no time"),
+    Case("no such day", scheduled(start="0 0 31 2 *"), "spec.autoscaling.schedules[0].start", "names no time"),
+    Case("no such zone", scheduled(timeZone="Berlin"), "spec.autoscaling.schedules[0].timeZone", "not known"),
+)
+"""The API server takes them; the resource's SpecValid names them."""
+
 BROKEN_FIELDS = (
     Case("no model", spec(model=None), "spec.model", "missing"),
     Case("no claim name", weights(persistentVolumeClaim={}), "spec.model.weights.persistentVolumeClaim.claimName", ""),
@@ -187,7 +210,14 @@ BROKEN_FIELDS = (
     Case("truth for a number", spec(replicas=True), "spec.replicas", "integer"),
     Case("half a node", spec(topology={"nodesPerReplica": 1.5}), "spec.topology.nodesPerReplica", "integer"),
     Case("negative replicas", spec(replicas=-1), "spec.replicas", "greater than or equal to 0"),
-    Case("no minimum", spec(autoscaling={"minReplicas": 0, "maxReplicas": 1}), "spec.autoscaling.minReplicas", ""),
+    Case("below zero", spec(autoscaling={"minReplicas": -1, "maxReplicas": 1}), "spec.autoscaling.minReplicas", ""),
+    Case("no cron", scheduled(start="at seven"), "spec.autoscaling.schedules[0].start", ""),
+    Case(
+        "one schedule twice",
+        spec(autoscaling={"maxReplicas": 2, "schedules": [OFFICE, OFFICE]}),
+        "spec.autoscaling.schedules[1]",
+        "uplicate value",
+    ),
     Case("all memory", spec(limits={"memoryFractionPercent": 96}), "spec.limits.memoryFractionPercent", "95"),
     Case("other objective", spec(objective="throughput"), "spec.objective", "Throughput"),
     Case("other back end", spec(topology={"moeA2aBackend": "Mooncake"}), "spec.topology.moeA2aBackend", "DeepEP"),

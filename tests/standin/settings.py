@@ -53,6 +53,7 @@ class Settings:
     ray_token: str
     key_file: Path
     termination_log: Path
+    kernel_cache: Path | None
 
     def stage_seconds(self) -> dict[str, float]:
         return {"Ray": self.ray_seconds, "Weights": self.weights_seconds, "WarmUp": self.warmup_seconds}
@@ -115,6 +116,7 @@ def _settings(root: Path, document: Mapping[str, Any], env: Mapping[str, str]) -
         ray_token=_ray_token(root, env),
         key_file=root / "var/run/r1/engine-key",
         termination_log=root / "dev/termination-log",
+        kernel_cache=root / document["kernelCache"].lstrip("/") if document.get("kernelCache") else None,
     )
 
 

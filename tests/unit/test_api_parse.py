@@ -7,7 +7,7 @@ from r1_operator.api.parse import parse, parse_hardware_profile
 from r1_operator.api.rules import RULES
 from r1_operator.api.types import Condition, HardwareProfile, R1Deployment, R1DeploymentStatus, to_wire
 
-from tests.chart.cases import BROKEN_FIELDS, BROKEN_RULES, GOOD, PROFILE, Case, merged, spec
+from tests.chart.cases import BROKEN_FIELDS, BROKEN_RULES, GOOD, PROFILE, UNSEEN_BY_THE_SERVER, Case, merged, spec
 from tests.chart.pod_cases import BROKEN_POD_FIELDS, BROKEN_PODS, EVERYTHING
 
 
@@ -42,7 +42,9 @@ def test_a_start_may_never_stand_still_longer_than_it_may_take(startup: dict[str
 
 
 @pytest.mark.parametrize(
-    "case", BROKEN_RULES + BROKEN_PODS + BROKEN_FIELDS + BROKEN_POD_FIELDS, ids=lambda case: case.name
+    "case",
+    BROKEN_RULES + BROKEN_PODS + BROKEN_FIELDS + BROKEN_POD_FIELDS + UNSEEN_BY_THE_SERVER,
+    ids=lambda case: case.name,
 )
 def test_bad_input_names_field_reason_and_remedy(case: Case) -> None:
     problems = parse(case.resource)
@@ -54,7 +56,11 @@ def test_bad_input_names_field_reason_and_remedy(case: Case) -> None:
 
 
 def test_every_rule_has_a_case_that_breaks_it() -> None:
-    broken = {problem.message for case in BROKEN_RULES + BROKEN_PODS for problem in parse(case.resource)}
+    broken = {
+        problem.message
+        for case in (*BROKEN_RULES, *BROKEN_PODS, *UNSEEN_BY_THE_SERVER)
+        for problem in parse(case.resource)
+    }
     assert broken == {rule.message for rule in RULES}
 
 

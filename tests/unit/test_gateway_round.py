@@ -23,7 +23,12 @@ class Told:
         self._states = states
 
     async def sync(
-        self, addresses: Collection[str], wanted: frozenset[Worker], token: str, epoch: int | None = None
+        self,
+        addresses: Collection[str],
+        wanted: frozenset[Worker],
+        token: str,
+        epoch: int | None = None,
+        retry_after: int | None = None,
     ) -> SyncResult:
         reports = {
             address: tuple(WorkerReport(url, state, 1) for url, state in states.items())

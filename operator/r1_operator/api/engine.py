@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from .fabric import EngineFabric
-from .fields import ApiModel, LongText, Quantity, ShortText
-from .pod_template import EnginePodTemplate, EnvVar, PullPolicy, SecurityContext, VolumeMount, map_by
+from .fields import ApiModel, LongText, ObjectName, OneOf, Quantity, ShortText
+from .pod_template import EnginePodTemplate, EnvVar, Folder, PullPolicy, SecurityContext, VolumeMount, map_by
 
 EngineArgument = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
@@ -40,6 +40,29 @@ class EngineResources(ApiModel):
     )
 
 
+class CacheFolder(ApiModel):
+    """A folder of each node, made if it is not there, below a prefix that the chart allows."""
+
+    path: Folder = Field(
+        description="Absolute path on the node, e.g. /var/cache/r1; see hostPaths.allowedPrefixes of the chart."
+    )
+
+
+class CacheClaim(ApiModel):
+    """A claim in the resource's namespace that every node of a replica can mount for writing."""
+
+    claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim, of ReadWriteMany.")
+
+
+class EngineCache(OneOf):
+    """Where compiled kernels outlive their pod. Exactly one source."""
+
+    host_path: CacheFolder | None = Field(default=None, description="On each node's own disk: the faster one.")
+    persistent_volume_claim: CacheClaim | None = Field(
+        default=None, description="On a volume: for nodes that come and go."
+    )
+
+
 class EnginePods(ApiModel):
     """What a resource and a hardware profile say alike of the engine's pods."""
 
@@ -64,6 +87,11 @@ class EnginePods(ApiModel):
     )
     security_context: SecurityContext = Field(
         default_factory=SecurityContext, description="Rights of the engine's container."
+    )
+    cache: EngineCache | None = Field(
+        default=None,
+        description="Where the kernels that SGLang compiles are kept, by hardware and image. Absent = each pod compiles"
+        " anew what its image does not hold: 10 to 20 minutes of a start.",
     )
 
 

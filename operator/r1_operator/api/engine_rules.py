@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .engine import Engine, EngineResources
+from .engine import Engine, EngineCache, EngineResources
 from .names import ENGINE_OWNED_FLAGS, PLAN_OWNED_FLAGS
 from .pod_rules import quantity_rule
 from .rule import Rule, cel_list
@@ -29,6 +29,13 @@ ENGINE_RULES: tuple[Rule, ...] = (
         holds=lambda argument: _flag(argument) not in PLAN_OWNED_FLAGS,
         message="this argument is planned, and as free text it would escape the memory check",
         remedy="set the field of spec.topology or spec.limits instead",
+    ),
+    Rule(
+        scope=EngineCache,
+        cel="has(self.persistentVolumeClaim) != has(self.hostPath)",
+        holds=lambda c: (c.persistent_volume_claim is None) != (c.host_path is None),
+        message="exactly one place for the cache is needed",
+        remedy="set either hostPath or persistentVolumeClaim",
     ),
     quantity_rule(EngineResources, "cpu", lambda r: r.cpu),
     quantity_rule(EngineResources, "memory", lambda r: r.memory),

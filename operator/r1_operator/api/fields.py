@@ -19,6 +19,10 @@ class ApiModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=camel, populate_by_name=True)
 
 
+class OneOf(ApiModel):
+    """Exactly one of its fields is given: what is laid over it takes its place whole."""
+
+
 class ReadModel(ApiModel):
     """As ApiModel, but unknown fields are dropped: what we read back may have been written by another version."""
 

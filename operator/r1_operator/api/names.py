@@ -94,6 +94,8 @@ RAY_TOKEN_KEY: Final = "token"
 ENGINE_KEY_FILE: Final = "engine-key"
 ENGINE_KEY_KEY: Final = "http-key"
 """Key in the same Secret: what the engines' HTTP port asks for. Engines and gateways mount it as ENGINE_KEY_FILE."""
+PATH_KERNELS: Final = "/var/cache/r1"
+"""Where a cache of compiled kernels is mounted."""
 PATH_SHARED_MEMORY: Final = "/dev/shm"
 PATH_TMP: Final = "/tmp"
 PATH_TERMINATION_LOG: Final = "/dev/termination-log"
@@ -131,8 +133,15 @@ RESERVED_ENV: Final = (
 # --- what users' pod templates may not take ---------------------------------------------------------------------------
 RESERVED_LABELS: Final = (LABEL_MANAGED_BY, LABEL_INSTANCE, LABEL_COMPONENT)
 """With everything below our own domain."""
-RESERVED_VOLUMES: Final = ("config", "keys", "models", "shm", "tmp")
-RESERVED_MOUNTS: Final = (PATH_MODELS, PATH_ENGINE_CONFIG_DIR, PATH_RAY_TOKEN_DIR, "/run/r1", PATH_TERMINATION_LOG)
+RESERVED_VOLUMES: Final = ("config", "kernels", "keys", "models", "shm", "tmp")
+RESERVED_MOUNTS: Final = (
+    PATH_MODELS,
+    PATH_ENGINE_CONFIG_DIR,
+    PATH_RAY_TOKEN_DIR,
+    "/run/r1",
+    PATH_KERNELS,
+    PATH_TERMINATION_LOG,
+)
 """Nothing of a user's is mounted there or below."""
 SHARED_MOUNTS: Final = (PATH_TMP, PATH_SHARED_MEMORY, "/dev", "/etc", "/run", "/var", "/var/run")
 """Nothing of a user's takes the place of these, but it may lie below."""

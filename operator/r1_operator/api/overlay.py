@@ -1,8 +1,8 @@
 """One object of the API laid over another of the same type: what the upper one says holds, the rest shows through.
 
-Pure. A field that is absent above is as below; objects and maps are joined field by field; lists whose items have a
-key (in the schema, `map_by`) are joined by it; other lists of objects are strung together without repetition; lists of
-plain words are taken from above, or from below where above is empty.
+Pure. A field that is absent above is as below; of alternatives (`OneOf`) the upper one is taken; objects and maps are
+joined field by field; lists whose items have a key (in the schema, `map_by`) are joined by it; other lists of objects
+are strung together without repetition; lists of plain words are taken from above, or from below where above is empty.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from .fields import ApiModel, camel
+from .fields import ApiModel, OneOf, camel
 
 Laid = TypeVar("Laid", bound=ApiModel)
 
@@ -33,7 +33,7 @@ def map_key(info: FieldInfo) -> str | None:
 def _joined(info: FieldInfo, below: Any, above: Any) -> Any:
     if above is None:
         return below
-    if isinstance(above, ApiModel) and isinstance(below, ApiModel):
+    if isinstance(above, ApiModel) and isinstance(below, ApiModel) and not isinstance(above, OneOf):
         return overlay(below, above)
     if isinstance(above, dict):
         return {**(below or {}), **above}

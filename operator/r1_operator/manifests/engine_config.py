@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
         "drainSeconds": spec.drain.seconds,
         "expected": _expected(context),
         "fabric": _fabric(context),
+        **_kernels(context),
         "ports": {
             "http": names.PORT_ENGINE_HTTP,
             "agent": names.PORT_ENGINE_AGENT,
@@ -49,6 +51,16 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
             "dist": names.PORT_DIST,
         },
     }
+
+
+def _kernels(context: Context) -> dict[str, str]:
+    """Where kernels are kept: they fit one kind of GPU and what one image compiles. Nothing without a cache."""
+    if context.spec.engine.cache is None:
+        return {}
+    image = context.engine_image
+    told = re.sub(r"[^A-Za-z0-9._-]+", "-", image.rsplit("/", 1)[-1])[:63]
+    folder = f"{context.spec.hardware}/{told}-{names.content_hash(image, 8)}"
+    return {"kernelCache": f"{names.PATH_KERNELS}/{folder}"}
 
 
 def _expected(context: Context) -> dict[str, Any]:

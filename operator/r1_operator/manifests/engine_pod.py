@@ -152,6 +152,7 @@ def _mounts(context: Context) -> list[dict[str, Any]]:
         {"name": "keys", "mountPath": names.PATH_RAY_TOKEN_DIR, "readOnly": True},
         {"name": "shm", "mountPath": names.PATH_SHARED_MEMORY},
         {"name": "tmp", "mountPath": names.PATH_TMP},
+        *([{"name": "kernels", "mountPath": names.PATH_KERNELS}] if context.spec.engine.cache is not None else []),
         *(to_wire(mount) for mount in context.spec.engine.volume_mounts),
     ]
 
@@ -170,8 +171,19 @@ def _volumes(context: Context, replica: int, attempt: int) -> list[dict[str, Any
         {"name": "keys", "secret": {"secretName": secret, "items": keys}},
         {"name": "shm", "emptyDir": memory},
         {"name": "tmp", "emptyDir": {}},
+        *_kernels(context),
         *(to_wire(volume) for volume in context.spec.engine.pod_template.spec.volumes),
     ]
+
+
+def _kernels(context: Context) -> list[dict[str, Any]]:
+    cache = context.spec.engine.cache
+    if cache is None:
+        return []
+    if cache.host_path is not None:
+        return [{"name": "kernels", "hostPath": {"path": cache.host_path.path, "type": "DirectoryOrCreate"}}]
+    assert cache.persistent_volume_claim is not None  # the schema: exactly one place
+    return [{"name": "kernels", "persistentVolumeClaim": {"claimName": cache.persistent_volume_claim.claim_name}}]
 
 
 def _weights(context: Context) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def _host_paths(spec: R1DeploymentSpec) -> Iterator[tuple[str, str]]:
     if spec.hardware_profile is not None:
         said.append(("spec.hardwareProfile", spec.hardware_profile))
     for at, pods in said:
+        if pods.cache is not None and pods.cache.host_path is not None:
+            yield f"{at}.cache.hostPath.path", pods.cache.host_path.path
         for position, volume in enumerate(pods.pod_template.spec.volumes):
             if volume.host_path is not None:
                 yield f"{at}.podTemplate.spec.volumes[{position}].hostPath.path", volume.host_path.path
