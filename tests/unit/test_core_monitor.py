@@ -62,7 +62,7 @@ class Engines:
         self.asked += 1
         if self.frozen is not None:
             await self.frozen.wait()
-        said = AgentReading("Ready", "", None, self.sick) if self.reachable else Failure("no answer in time")
+        said = AgentReading("Ready", "", {}, self.sick) if self.reachable else Failure("no answer in time")
         return dict.fromkeys(addresses, said)
 
     async def loads(self, ranks: Mapping[str, int | None]) -> Mapping[str, ReplicaLoad | Failure]:

@@ -83,7 +83,7 @@ def _reading(answer: AgentStatus | Failure) -> AgentReading | Failure:
     return AgentReading(
         answer.stage,
         answer.message,
-        answer.start_seconds,
+        answer.start,
         answer.sick_gpus,
         answer.progress_at,
         answer.fabric,

@@ -34,6 +34,7 @@ def publish(metrics: Metrics, key: Key, status: R1DeploymentStatus, observed: Ob
             forecast_replicas=coming.mean if coming is not None else None,
             forecast_bound=coming.upper if coming is not None else None,
             forecast_error=coming.error if coming is not None else None,
+            last_start=observed.last_start,
         ),
     )
 

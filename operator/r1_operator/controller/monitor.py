@@ -23,6 +23,7 @@ from ..telemetry.server import Heartbeat
 from .inventory import Inventory
 from .ports import AgentReading, Engines
 from .queue import Key
+from .starts import Starts
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Monitor:
         self._windows: dict[Key, tuple[Sample, ...]] = {}
         self._minutes: dict[Key, tuple[Minute, ...]] = {}
         self._loads: dict[Key, dict[str, ReplicaLoad]] = {}
-        self._starts: dict[Key, float] = {}
+        self._starts: dict[Key, Starts] = {}
         self._spoken: dict[str, _Spoken] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._told: dict[Key, dict[str, tuple[str, str, str]]] = {}
@@ -140,8 +141,12 @@ class Monitor:
         return {gang: load.running + load.waiting for gang, load in self._loads.get(key, {}).items()}
 
     def start_seconds(self, key: Key) -> float | None:
-        """How long the last start took, by the engine's own account."""
-        return self._starts.get(key)
+        """How long a start takes here, once it has nodes; None: none was seen."""
+        return self._starts[key].seconds if key in self._starts else None
+
+    def last_start(self, key: Key) -> Mapping[str, float]:
+        """Seconds of the last one by stage; empty: none was seen."""
+        return self._starts[key].last if key in self._starts else {}
 
     # --- looking -----------------------------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -172,8 +177,12 @@ class Monitor:
             await asyncio.wait(self._asking.values(), timeout=STAGES_SECONDS)
         self._asking = {address: task for address, task in self._asking.items() if not task.done()}
         self._heads = {}
+        self._starts = {key: self._starts[key] for key in self._inventory.deployments() if key in self._starts}
         for address, target in heads.items():
             self._heads.setdefault(target.key, {})[target.gang.name] = address
+            reading = self._spoken[address].reading
+            if reading is not None and reading.start and target.ready:
+                self._starts.setdefault(target.key, Starts()).add(target.gang, reading.start)
         self._tell()
         return len(heads)
 
@@ -186,13 +195,9 @@ class Monitor:
     def _tell(self) -> None:
         """Wake those of whom something new was heard, or nothing any more."""
         told: dict[Key, dict[str, tuple[str, str, str]]] = {}
-        for key, heads in self._heads.items():
+        for key in self._heads:
             fabrics = {gang: report.reason for gang, report in self.fabrics(key).items()}
             told[key] = {gang: (h.stage, h.message, fabrics.get(gang, "")) for gang, h in self.heard(key).items()}
-            for address in heads.values():
-                reading = self._spoken[address].reading
-                if reading is not None and reading.start_seconds is not None:
-                    self._starts[key] = reading.start_seconds
         before, self._told = self._told, told
         for key in before.keys() | told.keys():
             if before.get(key, {}) != told.get(key, {}):

@@ -156,6 +156,7 @@ class Observer:
             window=self._monitor.window(key),
             minutes=self._monitor.minutes(key),
             start_seconds=self._monitor.start_seconds(key),
+            last_start=self._monitor.last_start(key),
             served=self._monitor.served(key),
             answers=self._questions.answers(key),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..api.types import CanaryQuestion
@@ -17,12 +17,12 @@ from ..telemetry.http import Failure
 @dataclass(frozen=True, slots=True)
 class AgentReading:
     """`GET /status` of an engine pod (contracts.md): the gang's as far as node 0 is asked, but its own node's GPUs.
-    `start_seconds`: what its whole start took, once ready. `progress_at`: when its start last went forward (unix
-    seconds of its own clock); `fabric`: the network between the gang's nodes; None = it does not say."""
+    `start`: what its whole start took, in seconds by stage, once ready. `progress_at`: when its start last went forward
+    (unix seconds of its own clock); `fabric`: the network between the gang's nodes; None = it does not say."""
 
     stage: str
     message: str
-    start_seconds: float | None = None
+    start: Mapping[str, float] = field(default_factory=dict)
     sick_gpus: tuple[str, ...] = ()
     progress_at: float | None = None
     fabric: FabricReport | None = None

@@ -126,6 +126,7 @@ def _observation(facts: Facts, round_: Round, outcome: Outcome) -> Observation:
         readings={gang: Reading(heard.stage, heard.message) for gang, heard in engines.heard.items()},
         sick_gpus=engines.sick,
         fabrics=engines.fabrics,
+        last_start=engines.last_start,
         changed=facts.changed,
         load=next(iter(engines.window[-1:]), None),
         scaling=round_.scaling.decision,

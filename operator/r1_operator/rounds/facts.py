@@ -59,7 +59,8 @@ class Engines:
     """What the engines say, by gang name. `silence`: seconds for which the agent has not answered; missing: not asked
     yet. `loads`: requests running or waiting; missing: unknown. `sick`: GPUs that NVML calls unhealthy. `fabrics`: what
     they say of the network between their nodes. `hangs`: what keeps a pod's containers from being made, by pod uid.
-    `window`, `minutes`: the load of the last hour and of the last 31. `start_seconds`: what the last start took."""
+    `window`, `minutes`: the load of the last hour and of the last 31. `start_seconds`: what a start takes here.
+    `last_start`: what the last one took, by stage."""
 
     heard: Mapping[str, Heard] = field(default_factory=dict)
     silence: Mapping[str, float] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Engines:
     window: tuple[Sample, ...] = ()
     minutes: tuple[Minute, ...] = ()
     start_seconds: float | None = None
+    last_start: Mapping[str, float] = field(default_factory=dict)
     served: Mapping[str, Served] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Of a canary: by gang and question, what is wrong with the answer; empty: nothing."""

@@ -89,6 +89,8 @@ class Observation:
     sick_gpus: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By gang name: GPUs of any of its nodes that NVML calls unhealthy, in words."""
     fabrics: Mapping[str, FabricReport] = field(default_factory=dict)
+    last_start: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
     """By gang name; of one node, and without GPUs, there is none."""
     changed: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
     """By pod: what admission made of it, where that is not what was asked."""

@@ -46,9 +46,9 @@ class AgentStatus:
     """Requests since the start; None of a node that serves none, or of an engine that does not tell."""
 
     @property
-    def start_seconds(self) -> float | None:
-        """What the whole start took; None until it is over."""
-        return sum(self.timings.values()) if self.timings and self.stage in ("Ready", "Draining") else None
+    def start(self) -> Mapping[str, float]:
+        """What the whole start took, by stage; empty until it is over."""
+        return self.timings if self.stage in ("Ready", "Draining") else {}
 
 
 def parse_status(answer: Mapping[str, Any]) -> AgentStatus | Failure:

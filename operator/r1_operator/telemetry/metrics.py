@@ -33,6 +33,7 @@ NEEDED_REPLICAS = "r1_deployment_needed_replicas"
 FORECAST_REPLICAS = "r1_deployment_forecast_replicas"
 FORECAST_BOUND = "r1_deployment_forecast_bound_replicas"
 FORECAST_ERROR = "r1_deployment_forecast_error_ratio"
+START_SECONDS = "r1_deployment_last_start_seconds"
 
 _WHOSE = ("namespace", "name")
 _WRITES = frozenset({"create", "apply", "patch", "update", "delete"})
@@ -66,6 +67,8 @@ class Figures:
     forecast_replicas: float | None = None
     forecast_bound: float | None = None
     forecast_error: float | None = None
+    last_start: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
 
 
 class Metrics:
@@ -117,6 +120,12 @@ class Metrics:
             "forecast_error": self._gauge(FORECAST_ERROR, "How far such forecasts were off as a rule, 0.1 is 10%."),
         }
 
+        self._start = Gauge(
+            START_SECONDS,
+            "What the last start cost, by stage: Placement, Containers, then the engine's own.",
+            (*_WHOSE, "stage"),
+            registry=self.registry,
+        )
         self._gangs = Gauge(GANGS, "Gangs by stage.", (*_WHOSE, "stage"), registry=self.registry)
         self._conditions = Gauge(
             CONDITION,
@@ -166,13 +175,15 @@ class Metrics:
                 gauge.labels(*key).set(value)
         for stage, count in figures.gangs.items():
             self._gangs.labels(*key, stage).set(count)
+        for stage, seconds in figures.last_start.items():
+            self._start.labels(*key, stage).set(seconds)
         _remove(self._conditions, key)  # one that has become Unknown, or has gone, says nothing
         for condition, holds in figures.conditions.items():
             self._conditions.labels(*key, condition).set(holds)
 
     def forget(self, key: tuple[str, str]) -> None:
         """The R1Deployment is gone, and its series go too."""
-        for gauge in (*self._figures.values(), self._gangs, self._conditions):
+        for gauge in (*self._figures.values(), self._gangs, self._conditions, self._start):
             _remove(gauge, key)
         for counter in (self._decisions, self._restarts):
             counter.remove_by_labels(dict(zip(_WHOSE, key, strict=True)))
