@@ -15,7 +15,7 @@ from r1_engine.expected import ExpectedHardware, ExpectedModel
 from r1_engine.gpu import Found, read_gpus
 from r1_engine.image import image_cuda
 
-_MOUNT = "Check spec.model.weights: the claim or host path, and subPath, must hold the model's files"
+_MOUNT = "Check spec.model.weights: the claim or host path, and path in it, must hold the model's files"
 # A gang before this one may have ended a moment ago, and the driver is still giving 80 GB a GPU back.
 _FREED_SECONDS = 30.0
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg")  # the latter under WSL
@@ -124,8 +124,8 @@ def _check_link(file: Path, reason: str) -> None:
     target = str(file.readlink())
     why = f"is a link to {target}, which is not in this pod"
     remedy = (
-        "Hugging Face's cache keeps the files themselves in blobs/, outside the folder that spec.model.weights names. "
-        "Put files in their place (cp -rL, or hf download --local-dir)"
+        "Hugging Face's cache keeps the files themselves in blobs/. Mount the cache whole and say the snapshot in "
+        "spec.model.weights.path, or put files in their place (cp -rL, or hf download --local-dir)"
         if "blobs" in target
         else "Put the file itself there, or keep what it leads to in the folder of spec.model.weights"
     )

@@ -177,3 +177,24 @@ def test_a_second_start_finds_what_the_first_one_compiled(world: World, deploy: 
     assert lines[1] == "0-1-0 found"
     assert len(lines) >= 3
     assert all(line.endswith(" found") for line in lines[2:])
+
+
+def test_weights_in_hugging_faces_cache_serve_as_they_lie_there(world: World, deploy: Deploy) -> None:
+    """Its snapshots are links into a folder beside them, which is mounted with them."""
+    hub = world.operator.folder / "hub" / "models--r1-operator--tiny-r1"
+    snapshot = hub / "snapshots" / "0123"
+    (hub / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json"):
+        (hub / "blobs" / name).write_text("{}")
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+
+    def model(path: str, mounted: str) -> dict[str, Any]:
+        return {"name": "r1-operator/tiny-r1", "weights": {"hostPath": {"path": mounted}, "path": path}}
+
+    env = {"R1_STANDIN_CHECK_WEIGHTS": "1"}
+    r1 = deploy(env=env, topology=ONE_NODE, model=model("", str(snapshot)))
+    told = r1.await_condition("WeightsReady", "False")["message"]
+    assert "config.json is missing" in told
+    r1.apply(env=env, topology=ONE_NODE, model=model("snapshots/0123", str(hub)))
+    wait_for("it serves", r1.gangs, until=lambda gangs: "Ready" in gangs.values())

@@ -83,15 +83,15 @@ BROKEN_RULES = (
         "exactly one weights source",
     ),
     Case(
-        "subPath upwards",
-        weights(persistentVolumeClaim={"claimName": "a", "subPath": "a/../../b"}),
-        "spec.model.weights.persistentVolumeClaim.subPath",
+        "path upwards",
+        weights(persistentVolumeClaim={"claimName": "a"}, path="a/../../b"),
+        "spec.model.weights.path",
         "leaves the volume",
     ),
     Case(
-        "subPath absolute",
-        weights(persistentVolumeClaim={"claimName": "a", "subPath": "/b"}),
-        "spec.model.weights.persistentVolumeClaim.subPath",
+        "path absolute",
+        weights(persistentVolumeClaim={"claimName": "a"}, path="/b"),
+        "spec.model.weights.path",
         "leaves the volume",
     ),
     Case(

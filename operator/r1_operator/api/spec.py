@@ -33,18 +33,15 @@ class PersistentVolumeClaimWeights(ApiModel):
     claim_name: ObjectName = Field(
         description="Name of the PersistentVolumeClaim. With more than one node it needs ReadOnlyMany or ReadWriteMany."
     )
-    sub_path: str = Field(
-        default="",
-        max_length=1024,
-        description="Folder inside the volume that holds config.json; empty = the volume's root.",
-    )
 
 
 class HostPathWeights(ApiModel):
     """A folder that exists on every node, for example on local NVMe."""
 
     path: str = Field(
-        min_length=1, max_length=1024, description="Absolute path on the node of the folder that holds config.json."
+        min_length=1,
+        max_length=1024,
+        description="Absolute path on the node of the folder to mount; see path for where config.json lies in it.",
     )
 
 
@@ -56,6 +53,13 @@ class Weights(ApiModel):
     )
     host_path: HostPathWeights | None = Field(
         default=None, description="Weights in a folder that exists on every node that may be chosen."
+    )
+    path: str = Field(
+        default="",
+        max_length=1024,
+        description="Folder inside the volume, or below hostPath, that holds config.json; empty = its root. All of the"
+        " volume is mounted, so that what links in that folder lead to is there: of Hugging Face's cache"
+        " models--deepseek-ai--DeepSeek-R1-0528/snapshots/<commit>.",
     )
 
 

@@ -12,7 +12,6 @@ from .names import MAX_NAME_LENGTH, NAME_PATTERN
 from .rule import Rule, if_set
 from .spec import (
     HostPathWeights,
-    PersistentVolumeClaimWeights,
     R1DeploymentSpec,
     Slo,
     Startup,
@@ -59,12 +58,12 @@ SPEC_RULES: tuple[Rule, ...] = (
         remedy="set either persistentVolumeClaim or hostPath",
     ),
     Rule(
-        scope=PersistentVolumeClaimWeights,
-        field="subPath",
-        cel=if_set("subPath", then="(!self.subPath.startsWith('/') && !('..' in self.subPath.split('/')))"),
-        holds=lambda w: _inside(w.sub_path),
-        message="subPath leaves the volume",
-        remedy="give a path relative to the volume's root, without '..'",
+        scope=Weights,
+        field="path",
+        cel=if_set("path", then="(!self.path.startsWith('/') && !('..' in self.path.split('/')))"),
+        holds=lambda w: _inside(w.path),
+        message="path leaves the volume",
+        remedy="give a path relative to the volume's root or to hostPath.path, without '..'",
     ),
     Rule(
         scope=HostPathWeights,

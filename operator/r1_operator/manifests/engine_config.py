@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +33,7 @@ def engine_config(context: Context, replica: int, attempt: int) -> dict[str, Any
         "device": plan.device,
         "headAddress": names.pod_host(context.name, context.namespace, replica, attempt, 0),
         "servedName": spec.model.served_as,
-        "modelPath": names.PATH_MODELS,
+        "modelPath": posixpath.normpath(posixpath.join(names.PATH_MODELS, spec.model.weights.path)),
         "engineArgs": list(plan.engine_args),
         # The user's variables stand in the pod; what they set, the plan does not set again.
         "env": {key: value for key, value in plan.env if key not in own},

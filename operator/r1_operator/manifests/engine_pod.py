@@ -142,12 +142,8 @@ def _security(context: Context) -> dict[str, Any]:
 
 
 def _mounts(context: Context) -> list[dict[str, Any]]:
-    models: dict[str, Any] = {"name": "models", "mountPath": names.PATH_MODELS, "readOnly": True}
-    claim = context.spec.model.weights.persistent_volume_claim
-    if claim is not None and claim.sub_path:
-        models["subPath"] = claim.sub_path
     return [
-        models,
+        {"name": "models", "mountPath": names.PATH_MODELS, "readOnly": True},
         {"name": "config", "mountPath": names.PATH_ENGINE_CONFIG_DIR, "readOnly": True},
         {"name": "keys", "mountPath": names.PATH_RAY_TOKEN_DIR, "readOnly": True},
         {"name": "shm", "mountPath": names.PATH_SHARED_MEMORY},

@@ -57,7 +57,8 @@ class Template:
         volume: Mapping[str, Any] = next((v for v in spec["volumes"] if v["name"] == "models"), {})
         mounts = [m for m in spec["containers"][0].get("volumeMounts") or () if m["name"] == "models"]
         model = ((self.config.get("expected") or {}).get("model") or {}).get("name")
-        return names.content_hash([volume, mounts, model, self.config["servedName"]])
+        where = [self.config["modelPath"]] if self.config["modelPath"] != names.PATH_MODELS else []
+        return names.content_hash([volume, mounts, model, self.config["servedName"], *where])
 
 
 @dataclass(frozen=True, slots=True)
