@@ -163,6 +163,8 @@ def test_the_examples_of_the_fabrics_serve_where_the_devices_are(deploy: Deploy)
 def test_a_second_start_finds_what_the_first_one_compiled(world: World, deploy: Deploy) -> None:
     """On two attempts and on two revisions of one image; that SGLang's kernels are found is a GPU's to prove."""
     cache = world.operator.folder / "kernels"
+    cache.mkdir()
+    cache.chmod(0o777)  # root's, if the kubelet made it; the engines here have another uid
     kept = {"cache": {"hostPath": {"path": str(cache)}}}
     r1 = deploy(topology=ONE_NODE, engine=kept)
     r1.await_ready("r1-0-0")

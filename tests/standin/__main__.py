@@ -37,7 +37,10 @@ async def start(pod: Pod, head: Head | None, servers: AsyncExitStack) -> None:
             await servers.enter_async_context(serving(engine_app(pod), chosen.address, chosen.ports["http"]))
         await _go_forward(pod, seconds)
         if stage == "WarmUp" and chosen.kernel_cache is not None:
-            _compile(chosen, chosen.kernel_cache)
+            try:
+                _compile(chosen, chosen.kernel_cache)
+            except OSError as error:  # costs time, and no start
+                log.warning("%s: %s", chosen.kernel_cache, error)
         if stage == "Ray":
             await _join(pod, head)
         pod.timings[stage[0].lower() + stage[1:]] = round(time.monotonic() - begin, 3)
