@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--calibrate", action="store_true", help="the simulated engine beside published measurements")
     source.add_argument("--shape", choices=sorted(SHAPES), help="a synthetic load; its highest fills --peak-replicas")
     parser.add_argument(
-        "--peak-replicas", type=_positive, default=8, help="scale the trace to need so many at its peak"
+        "--peak-replicas",
+        type=_positive,
+        help="scale the load to need so many at its peak (8), but for a recorded file; at most twice as many are",
     )
     parser.add_argument("--days", type=_positive, default=1, help="of a ServeGen folder; the last one is measured")
     parser.add_argument("--hours", type=float, default=12.0, help="of a shape")
@@ -80,6 +82,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.calibrate:
         print(calibration.errors())
         return 0
+    policies, recorded = options.policy or ["operator"], options.trace is not None and not options.trace.is_dir()
+    if options.html is not None and "operator" not in policies:
+        raise ValueError("--html: the page shows the operator's day; add --policy operator, or leave --html out")
+    if recorded and options.days > 1:
+        raise ValueError(f"--days: {options.trace} is played once, as it was recorded; leave --days out")
+    options.peak_replicas = options.peak_replicas or 8
     targets = Targets(options.ttft_ms / 1000, options.tpot_ms / 1000)
     probe = Question(Requests([], [], []), 0.0, targets, options.model, options.hardware)
     plan, speed = planned(probe)
@@ -99,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
             seed=seed,
             truth=Believed(options.speed, options.start_factor, options.lost_scrapes, options.deaths_per_hour),
         )
-        for policy in options.policy or ["operator"]:
+        for policy in policies:
             began = time.monotonic()
             answer = decided(policy, question, plan, speed)
             rows.append(Row(policy, seed, answer.outcome, time.monotonic() - began))

@@ -266,6 +266,8 @@ def test_the_command_prints_a_table_and_a_page_and_names_what_is_wrong(
     assert "none.csv" in capsys.readouterr().err
     assert main(["simulate", "--shape", "ramp", "--hardware", "H99x8"]) == 2
     assert "H99x8" in capsys.readouterr().err
+    assert main([*shape, "--policy", "static-peak", "--html", str(page)]) == 2
+    assert "--html: the page shows the operator's day" in capsys.readouterr().err
 
 
 def test_the_simulated_operator_plans_the_real_model() -> None:
