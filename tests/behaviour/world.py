@@ -147,12 +147,17 @@ class Deployment:
         return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
 
     def r1(self, *words: str) -> str:
-        """`r1 …` as a user types it; → what it printed. Raises CalledProcessError."""
+        """`r1 …` as a user types it; → what it printed."""
+        code, said = self.r1_said(*words)
+        assert code == 0, f"r1 {' '.join(words)}: {code}: {said}"
+        return said
+
+    def r1_said(self, *words: str) -> tuple[int, str]:
+        """The same: → its exit code, and what it printed."""
         command = [sys.executable, "-m", "r1_operator.cli.main", *words, "--kubeconfig", str(self.cluster.kubeconfig)]
-        where = ["-n", self.namespace] if words[0] == "rollout" else ["-n", LEASE_NAMESPACE]
+        where = ["-n", LEASE_NAMESPACE if words[0] == "nodes" else self.namespace]
         done = subprocess.run([*command, *where], capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
-        assert done.returncode == 0, f"r1 {' '.join(words)}: {done.returncode}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return done.returncode, done.stdout + done.stderr
 
     def nodes(self) -> dict[str, str]:
         """Pod → node, of engine pods that hold one."""

@@ -57,6 +57,10 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         from . import nodes_command
 
         return nodes_command.run(options)
+    if options.command == "preflight":
+        from . import preflight_command
+
+        return preflight_command.run(options)
     if options.command == "explain":
         from . import explain_command
 
@@ -75,11 +79,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from . import explain_flags, nodes_flags, plan_flags, rollout_flags
+    from . import explain_flags, nodes_flags, plan_flags, preflight_flags, rollout_flags
 
     parser = _Parser(prog="r1", description="Serve the full DeepSeek-R1 on Kubernetes.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     plan_flags.add_to(commands)
+    preflight_flags.add_to(commands)
     rollout_flags.add_to(commands)
     nodes_flags.add_to(commands)
     explain_flags.add_to(commands)

@@ -106,11 +106,11 @@ class Client:
             if not query["continue"]:
                 return Listing(tuple(items), str(metadata.get("resourceVersion", "")))
 
-    async def create(self, obj: JsonObject) -> dict[str, Any]:
-        """Create an object. Raises ApiError; `.already_exists` when the name is taken."""
+    async def create(self, obj: JsonObject, *, dry_run: bool = False) -> dict[str, Any]:
+        """Create an object, or with `dry_run` only ask. Raises ApiError; `.already_exists` when the name is taken."""
         resource = resource_of(obj)
         namespace, _ = key_of(obj)
-        query = {"fieldManager": FIELD_MANAGER}
+        query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
         return await self._calls.make(Call("create", "POST", resource, resource.path(namespace), query, obj))
 
     async def apply(self, obj: JsonObject, *, force: bool = True, uid: str | None = None) -> dict[str, Any]:

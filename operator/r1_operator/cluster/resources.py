@@ -55,6 +55,7 @@ SECRETS = Resource("", "v1", "Secret", "secrets")
 NODES = Resource("", "v1", "Node", "nodes", namespaced=False)
 NAMESPACES = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+RESOURCE_QUOTAS = Resource("", "v1", "ResourceQuota", "resourcequotas")
 EVENTS = Resource("", "v1", "Event", "events")
 DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments")
 NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
@@ -74,6 +75,7 @@ KNOWN = (
     NODES,
     NAMESPACES,
     PERSISTENT_VOLUME_CLAIMS,
+    RESOURCE_QUOTAS,
     EVENTS,
     DEPLOYMENTS,
     NETWORK_POLICIES,

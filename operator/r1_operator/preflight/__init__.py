@@ -1,0 +1,1 @@
+"""What a cluster lacks for an R1Deployment, before anything is applied."""
