@@ -26,15 +26,17 @@ KEY_FILE_VARIABLE = "R1_ENGINE_KEY_PATH"
 """The file, never the key: a process's environment is read by whoever debugs it."""
 
 
-def command(settings: Settings, head_ip: str) -> list[str]:
-    """`python -m r1_engine.serve` with SGLang's arguments: `sglang serve` with our request gate in the same process."""
+def command(settings: Settings, head_ip: str, more: Sequence[str] = ()) -> list[str]:
+    """`python -m r1_engine.serve` with SGLang's arguments: `sglang serve` with our request gate in the same process.
+
+    `more`: what was found out about the node, before what is planned and what the user says."""
     config, pod = settings.config, settings.pod
     argv = [sys.executable, "-m", "r1_engine.serve"]
     argv += ["--model-path", str(config.model_path), "--served-model-name", config.served_name]
     argv += ["--host", pod.listen, "--port", str(config.ports.http), "--enable-metrics"]
     argv += ["--nnodes", str(config.nodes), "--node-rank", str(pod.index)]
     argv += ["--dist-init-addr", f"{bracketed(head_ip)}:{config.ports.dist}"]
-    argv += WATCHDOG
+    argv += [*WATCHDOG, *more]
     # What asks every few seconds would bury what users ask.
     argv += ["--uvicorn-access-log-exclude-prefixes", "/metrics", "/v1/loads", "/model_info", "/health"]
     if config.device == "cpu":

@@ -7,7 +7,7 @@ import os
 import psutil  # type: ignore[import-untyped]
 import ray
 
-from r1_engine import kernels, launch
+from r1_engine import kernels, launch, volume
 from r1_engine.config import load_settings
 from r1_engine.cpu import models
 from r1_engine.fabric import read_fabric
@@ -32,7 +32,9 @@ class NodeActor:
         if settings.config.device == "cpu":
             environment.setdefault(models.SKIP_VARIABLE, models.skip_list(settings.config.model_path))
         return supervise(
-            launch.command(settings, head_ip),
+            launch.command(
+                settings, head_ip, volume.arguments(settings.config.model_path, settings.config.engine_args)
+            ),
             environment,
             str(settings.pod.run_dir / AGENT_SOCKET),
         )
