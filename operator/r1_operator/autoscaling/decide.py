@@ -308,7 +308,8 @@ def _down(
     now: float,
 ) -> Decision:
     need = outlook.need
-    if current == 1 and config.min_replicas == 0 and is_idle(minutes, window, config.idle_seconds, now):
+    may_sleep = current == 1 and config.min_replicas == 0 and not has_asked(state.asked)
+    if may_sleep and is_idle(minutes, window, config.idle_seconds, now):
         text = f"nobody has asked for {config.idle_seconds} s: from 1 to 0 replicas; the next request wakes one"
         return outlook.decision(0, Reason.IDLE, text)
     if current <= config.min_replicas:

@@ -11,7 +11,9 @@ from .window import KEEP_SECONDS, Sample, recent
 ASKED_SECONDS = 60.0
 """Who was refused so long ago may still come back; longer ago, he has given up."""
 GAP_SECONDS = 60.0
-"""Longer than that without a measurement, somebody may have asked unseen."""
+"""Longer than that without a measurement, somebody may have asked unseen: of shorter ones the engines' counts tell."""
+LATEST_SECONDS = 15.0
+"""How old the last look may be."""
 
 
 def has_asked(seconds_ago: float | None) -> bool:
@@ -23,7 +25,7 @@ def is_idle(minutes: Sequence[Minute], window: Sequence[Sample], seconds: float,
     """Whether nobody has asked for so long, for certain: each moment of it was measured, and nobody was silent."""
     looked = min(seconds, KEEP_SECONDS - GAP_SECONDS)
     lately = recent(window, looked + GAP_SECONDS, now)
-    if not lately or lately[0].at > now - looked or not _is_measured(lately, now):
+    if not lately or lately[0].at > now - looked or lately[-1].at < now - LATEST_SECONDS or not _is_measured(lately):
         return False
     lately = tuple(s for s in lately if s.at >= now - looked)
     if not lately or not all(map(_is_quiet, lately)) or _have_ended(lately):
@@ -33,9 +35,8 @@ def is_idle(minutes: Sequence[Minute], window: Sequence[Sample], seconds: float,
     return len(earlier) >= due and not any(m.running or m.waiting or m.silent or m.ended for m in earlier)
 
 
-def _is_measured(samples: Sequence[Sample], now: float) -> bool:
-    moments = [*(s.at for s in samples), now]
-    return all(after - before <= GAP_SECONDS for before, after in pairwise(moments))
+def _is_measured(samples: Sequence[Sample]) -> bool:
+    return all(after.at - before.at <= GAP_SECONDS for before, after in pairwise(samples))
 
 
 def _is_quiet(sample: Sample) -> bool:
