@@ -9,7 +9,7 @@ from ..api import names
 from ..api.crd import custom_resource_definition
 from ..placement.quantity import parse_quantity
 from ..rounds.weights import check_weights
-from .looked import Checked, Json, Looked
+from .looked import Checked, Json, Level, Looked
 from .nodes import node_checks
 
 
@@ -146,8 +146,8 @@ def _volumes(looked: Looked) -> Iterator[Checked]:
         context.plan.nodes_per_replica,
         max(spec.replicas, spec.autoscaling.max_replicas if spec.autoscaling else 0),
     )
-    level = "FAIL" if found.status == "False" else "ok"
-    yield Checked("weights", level, found.message, "as it says" if level == "FAIL" else "")  # type: ignore[arg-type]
+    level: Level = "FAIL" if found.status == "False" else "ok"
+    yield Checked("weights", level, found.message, "as it says" if level == "FAIL" else "")
     cache = spec.engine.cache
     kept = cache.persistent_volume_claim.claim_name if cache is not None and cache.persistent_volume_claim else None
     if kept is not None and kept not in looked.claims:

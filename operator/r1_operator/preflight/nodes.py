@@ -11,7 +11,7 @@ from ..manifests.template import shape_of, template_of
 from ..placement.nodes import Node, holder_of, nodes_of, pod_requests
 from ..placement.place import Placement, Request, Shape, place
 from ..status.wording import some_of
-from .looked import Checked, Looked
+from .looked import Checked, Level, Looked
 
 _PCI = "feature.node.kubernetes.io/pci-10de.present"
 """Node feature discovery's word for a device of NVIDIA."""
@@ -129,14 +129,14 @@ def _fabric(nodes: Sequence[Node], context: Context, shape: Shape) -> Iterator[C
         how = ", ".join(asked) or ("TCP on purpose" if tcp else "the node's own network")
         yield Checked("fabric", "ok", f"between the nodes: {how}; `FabricReady` tells what the engines find")
         return
-    level = "FAIL" if plan.needs_rdma else "warn"
+    level: Level = "FAIL" if plan.needs_rdma else "warn"
     if offered:
         text = f"the nodes offer {', '.join(offered)}, and the pods ask for none of it: NCCL would go over TCP"
         remedy = f'set spec.engine.resources.limits to {{"{offered[0]}": "1"}}, or in the hardware profile'
     else:
         text = "the nodes offer no RDMA device to pods: NCCL would go over TCP, five to ten times slower"
         remedy = "docs/gpu-nodes.md has a page for each fabric; spec.engine.fabric.transport: Tcp is TCP on purpose"
-    yield Checked("fabric", level, text, remedy)  # type: ignore[arg-type]
+    yield Checked("fabric", level, text, remedy)
 
 
 def _room(nodes: Sequence[Node], looked: Looked, shape: Shape) -> Iterator[Checked]:
