@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from r1_engine import processes
+from r1_engine import kernels, processes, volume
 from r1_engine.config import ConfigError, Settings, load_settings
 from r1_engine.doors import has_token
 from r1_engine.head import HeadRole
@@ -124,6 +124,9 @@ def prepare(settings: Settings) -> None:
         (run_dir / "home").mkdir()
         os.environ["HOME"] = str(run_dir / "home")
     os.environ.setdefault("USER", "r1")
+    # Here and not where the server is started: what a Ray worker logs is not in the pod's log.
+    os.environ |= kernels.variables(settings.config.kernel_cache, {**os.environ, **settings.config.env})
+    volume.arguments(settings.config.model_path, settings.config.engine_args)
     os.environ[PROBE_KEY_VARIABLE] = secrets.token_hex(16)
     processes.become_subreaper()
 

@@ -50,11 +50,10 @@ def environment(
     cores: Sequence[int],
     interface: str | None,
     fabric: Fabric | None = None,
-    cache: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The child's environment. `base` is the Ray worker's, `cores` are the CPUs this pod may use, `interface` is the
     network interface that carries the pod's address, over which gloo, NCCL and NVSHMEM find each other; `fabric` is
-    what the pod has for the traffic itself; only a gang of several nodes needs it. `cache`: of compiled kernels."""
+    what the pod has for the traffic itself; only a gang of several nodes needs it."""
     config, run_dir = settings.config, settings.pod.run_dir
     kept = {name: value for name, value in base.items() if not name.startswith(_FROM_RAY)}
     if (threads := kept.pop(THREADS_VARIABLE, None)) is not None:
@@ -63,7 +62,6 @@ def environment(
     defaults = {"SGLANG_HOST_IP": settings.pod.ip}
     if interface is not None:
         defaults |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
-    defaults |= cache or {}
     if config.device == "cuda":
         defaults |= kernels.FAST_WARM_UP
     if config.nodes > 1 and config.device == "cuda":

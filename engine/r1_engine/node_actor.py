@@ -7,7 +7,7 @@ import os
 import psutil  # type: ignore[import-untyped]
 import ray
 
-from r1_engine import kernels, launch, volume
+from r1_engine import launch, volume
 from r1_engine.config import load_settings
 from r1_engine.cpu import models
 from r1_engine.fabric import read_fabric
@@ -27,8 +27,7 @@ class NodeActor:
         settings = load_settings(os.environ)
         cores = sorted(os.sched_getaffinity(0))
         interface = _interface(settings.pod.ip)
-        cache = kernels.variables(settings.config.kernel_cache, {**os.environ, **settings.config.env})
-        environment = launch.environment(os.environ, settings, cores, interface, read_fabric(), cache)
+        environment = launch.environment(os.environ, settings, cores, interface, read_fabric())
         if settings.config.device == "cpu":
             environment.setdefault(models.SKIP_VARIABLE, models.skip_list(settings.config.model_path))
         return supervise(

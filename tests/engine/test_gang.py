@@ -85,7 +85,7 @@ def stages_until_ready(gang: Gang) -> list[str]:
 
 
 def test_a_gang_starts_answers_and_drains() -> None:
-    with Gang(config={"drainSeconds": 60}, environment=PROXIES) as gang:
+    with Gang(config={"drainSeconds": 60, "kernelCache": "/tmp/kernels/CPUx1/image"}, environment=PROXIES) as gang:
         seen = stages_until_ready(gang)
         gang.wait("node 1 is ready", lambda: gang.get(1, "/ready")[0] == 200, 60)
         status = gang.status()
@@ -107,6 +107,11 @@ def test_a_gang_starts_answers_and_drains() -> None:
         message = gang.chat("Which is larger, 9.8 or 9.11?")
         assert message["reasoning_content"].strip()
         assert "9.8" in message["content"]
+
+        for pod in gang.pods:  # the pod's log says so, and the server and its ranks know it
+            assert "compiled kernels are kept in /tmp/kernels/CPUx1/image" in pod.log.read_text()
+            told = Path(f"/proc/{pod.find('sglang::scheduler')}/environ").read_text()
+            assert "SGLANG_CACHE_DIR=/tmp/kernels/CPUx1/image" in told
 
         # With a GPU SGLang asks its own server before it serves, and ends when it cannot; here it only warns.
         assert "ProxyError" not in gang.pods[0].log.read_text()

@@ -36,7 +36,7 @@ def loaded(busy: float) -> SimulatedCluster:
 
 def test_it_says_what_is_needed_forecast_and_carried_and_why_nothing_more_is_done() -> None:
     text = told(resource(loaded(0.5)), [])
-    assert "1 replicas wanted, 1 of 1 ready" in text
+    assert "1 replica wanted, 1 of 1 ready" in text
     assert "WithinTargets: " in text
     assert "needs" in text
     assert "in 10 min, up to" in text

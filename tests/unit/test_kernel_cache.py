@@ -106,7 +106,7 @@ def environment(environ: dict[str, str], cache: Path | None, **said: str) -> dic
     write(environ, **({"kernelCache": str(cache)} if cache else {}), env=said)
     settings = load_settings(environ)
     found = kernels.variables(settings.config.kernel_cache, {**environ, **settings.config.env})
-    return launch.environment(environ, settings, [0], None, cache=found)
+    return launch.environment({**environ, **found}, settings, [0], None)
 
 
 def test_sglang_is_told_of_a_folder_that_is_there_by_then(environ: dict[str, str], tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def told(raw: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> str:
     ready = f"{status.ready_replicas} of {status.desired_replicas + status.spare_replicas} ready"
     word = "recommended" if scaling.mode == "Recommend" else "wanted"
     rows = [
-        (f"{name}:", f"{scaling.desired_replicas} replicas {word}, {ready}"),
+        (f"{name}:", f"{scaling.desired_replicas} replica{'s' * (scaling.desired_replicas != 1)} {word}, {ready}"),
         ("why", f"{scaling.reason}: {scaling.message}"),
         *(_outlook(scaling.outlook) if scaling.outlook is not None else ()),
         ("limits", _limits(config, scaling.last_scale_up, scaling.last_scale_down)),

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..api import names
+from ..api.types import Metadata
 from ..cluster import ApiError, Client
 from ..cluster.resources import (
     CUSTOM_RESOURCE_DEFINITIONS,
@@ -24,9 +25,11 @@ from ..cluster.resources import (
 )
 from ..manifests.context import Context
 from ..manifests.engine_pod import engine_pod
+from ..placement.place import DEFAULT_FABRIC_LABEL
 from ..preflight.checks import OPERATOR_SELECTOR, checks
 from ..preflight.looked import Checked, Looked
-from ..rounds.reading import Settings, Subject, read_subject
+from ..rounds.host_paths import DEFAULT_PREFIXES
+from ..rounds.reading import Settings, read_subject
 from .cluster_access import FAILED, Told
 from .cluster_access import run as run_in_cluster
 from .plan_input import InputError, hardware_profiles
@@ -40,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 async def _preflight(client: Client, options: argparse.Namespace) -> int:
     obj = _resource(options)
     options.namespace = str(obj["metadata"]["namespace"])
-    found = checks(await _look(client, _subject(obj, options.profiles)))
+    found = checks(await _look(client, obj, options.profiles))
     print(told(found))
     return FAILED if any(each.level == "FAIL" for each in found) else 0
 
@@ -68,12 +71,22 @@ def _named(obj: dict[str, Any], namespace: str) -> dict[str, Any]:
     return {**obj, "metadata": {"name": "preflight", "uid": "preflight", **metadata, "namespace": where}}
 
 
-def _subject(obj: Mapping[str, Any], profiles: str | None) -> Subject:
+def _settings(profiles: str | None, operators: Sequence[JsonObject]) -> Settings:
+    """As the operator of the cluster was started, if there is one."""
     try:
         known = hardware_profiles(profiles)
     except InputError as error:
         raise Told(str(error)) from error
-    return read_subject(obj, Settings("r1-engine", "r1-gateway", known, ""))
+    containers = [c for pod in operators for c in pod["spec"]["containers"]]
+    said = dict(word.split("=", 1) for c in containers for word in c.get("args") or () if "=" in word)
+    prefixes = said.get("--host-path-prefixes")
+    return Settings(
+        said.get("--engine-image", "r1-engine"),
+        said.get("--gateway-image", "r1-gateway"),
+        known,
+        said.get("--fabric-label", DEFAULT_FABRIC_LABEL),
+        host_path_prefixes=tuple(prefixes.split(",")) if prefixes else DEFAULT_PREFIXES,
+    )
 
 
 class _Eyes:
@@ -116,8 +129,12 @@ class _Eyes:
         self.refused.append(error.message)
 
 
-async def _look(client: Client, subject: Subject) -> Looked:
-    eyes, context, where = _Eyes(client), subject.context, subject.metadata.namespace
+async def _look(client: Client, obj: Mapping[str, Any], profiles: str | None) -> Looked:
+    eyes = _Eyes(client)
+    operators = await eyes.all(PODS, labels=OPERATOR_SELECTOR)
+    settings = _settings(profiles, operators)
+    subject = read_subject(obj, settings)
+    context, where = subject.context, subject.metadata.namespace
     namespace = await eyes.one(NAMESPACES, None, where)
     secrets, claims, rehearsal = dict[str, bool](), dict[str, JsonObject](), ""
     if context is not None and namespace is not None:
@@ -130,15 +147,23 @@ async def _look(client: Client, subject: Subject) -> Looked:
         subject=subject,
         namespace=namespace,
         crd=await eyes.one(CUSTOM_RESOURCE_DEFINITIONS, None, names.CRD_NAME),
-        operators=await eyes.all(PODS, labels=OPERATOR_SELECTOR),
+        operators=operators,
         nodes=await eyes.all(NODES),
-        pods=await eyes.all(PODS),
+        pods=tuple(pod for pod in await eyes.all(PODS) if not _is_of(pod, subject.metadata)),
         quotas=await eyes.all(RESOURCE_QUOTAS, where) if namespace is not None else (),
         claims=claims,
         secrets=secrets,
         rehearsal=rehearsal,
         refused=tuple(dict.fromkeys(eyes.refused)),
+        fabric_label=settings.fabric_label,
     )
+
+
+def _is_of(pod: JsonObject, metadata: Metadata) -> bool:
+    """Whether it is one of this R1Deployment's, which runs already: what it holds is its own."""
+    labels = pod["metadata"].get("labels") or {}
+    mine = labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY and labels.get(names.LABEL_INSTANCE) == metadata.name
+    return mine and pod["metadata"]["namespace"] == metadata.namespace
 
 
 def _secret_names(context: Context) -> Sequence[str]:
