@@ -125,8 +125,8 @@ def prepare(settings: Settings) -> None:
         os.environ["HOME"] = str(run_dir / "home")
     os.environ.setdefault("USER", "r1")
     # Here and not where the server is started: what a Ray worker logs is not in the pod's log.
-    os.environ |= kernels.variables(settings.config.kernel_cache, {**os.environ, **settings.config.env})
-    volume.arguments(settings.config.model_path, settings.config.engine_args)
+    os.environ |= kernels.variables(settings.config.kernel_cache, {**os.environ, **settings.config.env}, log)
+    volume.arguments(settings.config.model_path, settings.config.engine_args, log)
     os.environ[PROBE_KEY_VARIABLE] = secrets.token_hex(16)
     processes.become_subreaper()
 

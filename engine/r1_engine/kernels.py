@@ -6,19 +6,16 @@ All of them (DeepGEMM, Triton, inductor, CuTe, FlashInfer, the driver's own) lie
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "SGLANG_CACHE_DIR"
 FAST_WARM_UP = {"SGLANG_JIT_DEEPGEMM_FAST_WARMUP": "1"}
 """DeepGEMM's shapes in steps, 3,072 of them in place of 16,384 and more (`compile_utils.py`)."""
 
 
-def variables(folder: Path | None, said: Mapping[str, str]) -> dict[str, str]:
+def variables(folder: Path | None, said: Mapping[str, str], log: Callable[[str], None]) -> dict[str, str]:
     """What the server is told of the cache; nothing where there is none, where the user has `said` another place, or
     where the folder cannot be used, which is logged with the remedy."""
     if folder is None or CACHE_VARIABLE in said:
@@ -29,12 +26,10 @@ def variables(folder: Path | None, said: Mapping[str, str]) -> dict[str, str]:
             pass
     except OSError as error:
         why = error.strerror or type(error).__name__
-        log.warning(
-            "spec.engine.cache: %s: %s. Kernels are compiled anew in this pod; let its user (uid of "
-            "spec.engine.securityContext) write there, or free some of the disk",
-            folder,
-            why,
+        log(
+            f"spec.engine.cache: {folder}: {why}. Kernels are compiled anew in this pod; let its user (uid of "
+            "spec.engine.securityContext) write there, or free some of the disk"
         )
         return {}
-    log.info("compiled kernels are kept in %s", folder)
+    log(f"Compiled kernels are kept in {folder}.")
     return {CACHE_VARIABLE: str(folder)}

@@ -7,12 +7,9 @@ disk that only stands in the way of its own parallel reading.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-log = logging.getLogger(__name__)
 
 PREFETCH = "--weight-loader-prefetch-checkpoints"
 _CHOSEN = ("--weight-loader-", "--load-format", "--model-loader-extra-config")
@@ -23,7 +20,13 @@ _NETWORK = frozenset(
 _MOUNTS, _LIMIT = Path("/proc/self/mounts"), Path("/sys/fs/cgroup/memory.max")
 
 
-def arguments(model: Path, said: Sequence[str], mounts: Path = _MOUNTS, limit: Path = _LIMIT) -> list[str]:
+def arguments(
+    model: Path,
+    said: Sequence[str],
+    log: Callable[[str], None] = lambda _: None,
+    mounts: Path = _MOUNTS,
+    limit: Path = _LIMIT,
+) -> list[str]:
     """What the server is told beside what the user `said`; nothing where the page cache could not hold the weights."""
     if any(word.startswith(_CHOSEN) for word in said):
         return []
@@ -34,12 +37,12 @@ def arguments(model: Path, said: Sequence[str], mounts: Path = _MOUNTS, limit: P
         size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
         most = limit.read_text().strip() if limit.exists() else "max"
     except OSError as error:
-        log.info("not known how the weights are mounted (%s); they are read as from a local disk", error)
+        log(f"Not known how the weights are mounted ({error}): they are read as from a local disk.")
         return []
     if most != "max" and int(most) < size:
-        log.info("%s of weights over %s, and a memory limit of %s: they are not read ahead", size, kind, most)
+        log(f"{size} bytes of weights over {kind}, and a memory limit of {most}: they are not read ahead.")
         return []
-    log.info("the weights come over the network (%s): each rank reads its share of the files ahead", kind)
+    log(f"The weights come over the network ({kind}): each rank reads its share of the files ahead.")
     return [PREFETCH]
 
 

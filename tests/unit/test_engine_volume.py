@@ -31,14 +31,14 @@ def mounted(tmp_path: Path, kind: str, size: int = 1000) -> tuple[Path, Path]:
 def test_weights_over_the_network_are_read_ahead(tmp_path: Path, kind: str, ahead: bool) -> None:
     model, mounts = mounted(tmp_path, kind)
     assert is_network(kind) is ahead
-    assert arguments(model, [], mounts, tmp_path / "none") == ([PREFETCH] if ahead else [])
+    assert arguments(model, [], print, mounts, tmp_path / "none") == ([PREFETCH] if ahead else [])
 
 
 @pytest.mark.parametrize("limit", ["max", "1000", "999"])
 def test_not_where_the_page_cache_cannot_hold_them(tmp_path: Path, limit: str) -> None:
     model, mounts = mounted(tmp_path, "nfs")
     (tmp_path / "memory.max").write_text(f"{limit}\n")
-    assert bool(arguments(model, [], mounts, tmp_path / "memory.max")) is (limit != "999")
+    assert bool(arguments(model, [], print, mounts, tmp_path / "memory.max")) is (limit != "999")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_not_where_the_page_cache_cannot_hold_them(tmp_path: Path, limit: str) -
 )
 def test_who_says_how_weights_are_loaded_is_obeyed(tmp_path: Path, said: list[str]) -> None:
     model, mounts = mounted(tmp_path, "nfs")
-    assert arguments(model, said, mounts, tmp_path / "none") == []
+    assert arguments(model, said, print, mounts, tmp_path / "none") == []
 
 
 def test_the_nearest_mount_counts_and_what_cannot_be_read_is_a_local_disk(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_nearest_mount_counts_and_what_cannot_be_read_is_a_local_disk(tmp_pa
     assert filesystem(Path("/models"), mounts) == "nfs"
     assert filesystem(Path("/models-2/r1"), mounts) == "ext4"
     assert filesystem(Path("/models/local disk/r1"), mounts) == "nfs4", "the later one lies above"
-    assert arguments(tmp_path / "nowhere", [], tmp_path / "no mounts") == []
+    assert arguments(tmp_path / "nowhere", [], print, tmp_path / "no mounts") == []
 
 
 def test_the_server_is_told() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,12 @@ def test_what_cannot_be_is_refused_with_the_field() -> None:
 
 
 # --- in the engine ----------------------------------------------------------------------------------------------------
-def environment(environ: dict[str, str], cache: Path | None, **said: str) -> dict[str, str]:
+def environment(
+    environ: dict[str, str], cache: Path | None, log: Callable[[str], None] = print, **said: str
+) -> dict[str, str]:
     write(environ, **({"kernelCache": str(cache)} if cache else {}), env=said)
     settings = load_settings(environ)
-    found = kernels.variables(settings.config.kernel_cache, {**environ, **settings.config.env})
+    found = kernels.variables(settings.config.kernel_cache, {**environ, **settings.config.env}, log)
     return launch.environment({**environ, **found}, settings, [0], None)
 
 
@@ -122,15 +124,13 @@ def test_sglang_is_told_of_a_folder_that_is_there_by_then(environ: dict[str, str
     assert "SGLANG_CACHE_DIR" not in environment(environ, None)
 
 
-def test_a_cache_that_cannot_be_written_to_costs_time_and_no_start(
-    environ: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cache_that_cannot_be_written_to_costs_time_and_no_start(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with caplog.at_level(logging.WARNING):
-        told = environment(environ, tmp_path / "file" / "below")
-    assert "SGLANG_CACHE_DIR" not in told
-    assert "spec.engine.cache" in caplog.text
-    assert "Not a directory" in caplog.text
+    logged: list[str] = []
+    assert "SGLANG_CACHE_DIR" not in environment(environ, tmp_path / "file" / "below", logged.append)
+    assert len(logged) == 1
+    assert "spec.engine.cache" in logged[0]
+    assert "Not a directory" in logged[0]
 
 
 def test_sglang_keeps_what_it_compiles_below_that_variable() -> None:
