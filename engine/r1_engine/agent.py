@@ -27,10 +27,8 @@ from r1_engine.tasks import Tasks
 
 Role = HeadRole | MemberRole
 
-# A lost peer or parent shows in milliseconds; a busy machine may report the process that died first later. Node 0 names
-# the cause for all, so it waits for longer than a node does for what happened on itself.
-_SETTLE_SECONDS = 2.0
-_SETTLE_GANG_SECONDS = 3.0
+# Node 0 names the cause for all, so it waits for longer than a node does for what happened on itself.
+_GANG_SETTLES = 1.5
 
 
 def status(settings: Settings, role: Role) -> dict[str, Any]:
@@ -88,7 +86,8 @@ def application(settings: Settings, role: Role) -> web.Application:
 
 async def run(settings: Settings) -> Cause:
     """Runs this pod's part of the gang to its end. Returns why it ended, with every process below this one gone."""
-    ending = Ending(_SETTLE_GANG_SECONDS if settings.is_head and settings.config.nodes > 1 else _SETTLE_SECONDS)
+    settle = settings.limits.settle
+    ending = Ending(settle * _GANG_SETTLES if settings.is_head and settings.config.nodes > 1 else settle)
     role: Role = HeadRole(settings, ending) if settings.is_head else MemberRole(settings, ending)
     runner = web.AppRunner(application(settings, role), access_log=None, shutdown_timeout=0.1)
     await runner.setup()

@@ -135,7 +135,8 @@ class Limits(_Frozen):
     `hang` + `probe` + one look stays under 15 s, the promise for a frozen rank; `lease` + `beat` for a cut network.
     `slow`: how far `hang` may grow where steps were seen, or have to be feared, to take long (see `pace`).
     `starved`: how much of a silence may at most be excused by a machine that gave the engine no CPU, `compiling`: by
-    compilers that ran.
+    compilers that ran. `settle`: how long what reads like a consequence waits for its cause: a lost peer or parent is
+    seen in milliseconds, and a busy machine may report the process that died first later.
     """
 
     beat: Annotated[float, Field(gt=0)] = 1.0
@@ -145,6 +146,7 @@ class Limits(_Frozen):
     slow: Annotated[float, Field(gt=0)] = 180.0
     starved: Annotated[float, Field(ge=0)] = 60.0
     compiling: Annotated[float, Field(ge=0)] = 1800.0
+    settle: Annotated[float, Field(gt=0)] = 2.0
     # SGLang looks at its own SIGTERM flag every 5 s and then gives its schedulers time to release memory.
     stop: Annotated[float, Field(gt=0)] = 20.0
 

@@ -179,8 +179,11 @@ def test_a_gang_with_ipv6_alone_answers_and_a_killed_rank_ends_it_and_its_stream
 
 @pytest.fixture
 def starting() -> Iterator[Gang]:
-    """A gang that Ray has placed and whose servers still start: agents, links and Ray are complete, SGLang is not."""
-    with Gang() as gang:
+    """A gang that Ray has placed and whose servers still start: agents, links and Ray are complete, SGLang is not.
+
+    On two cores with three suites the part that died first may be reported seconds after those that it took along.
+    """
+    with Gang(environment={"R1_SETTLE_SECONDS": "15"}) as gang:
         gang.wait("the servers start", lambda: gang.status().get("stage") == "Weights", 240)
         yield gang
 

@@ -8,7 +8,8 @@ says why it cannot. *Never a part of a gang on GPUs for long*. *No flapping*: on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -111,10 +112,18 @@ def a_node_is_cordoned(self: Rounds, data: st.DataObject) -> None:
 
 
 def a_revision_turns_out_bad(self: Rounds, data: st.DataObject) -> None:
-    """Only what nothing has served as yet: what serves does not turn bad by itself."""
-    served = {g.revision for g in self.cluster.gangs() if g.name in self.cluster.serving()}
-    if self.cluster.revision() not in served | {self.cluster.status.current_revision}:
-        self.cluster.machines.bad.add(self.cluster.spec["engine"]["env"][0]["value"])
+    """Only what nothing has served as yet: what serves does not turn bad by itself. A revision is bad by its variable,
+    so none of another may have it."""
+    cluster, value = self.cluster, self.cluster.spec["engine"]["env"][0]["value"]
+    asked = cluster.revision()
+    served = {g.revision for g in cluster.gangs() if g.name in cluster.serving()}
+    alike = {r for r, t in cluster.templates.items() if {"name": "REVISION", "value": value} in _env(t.pod)} - {asked}
+    if not alike and asked not in served | {cluster.status.current_revision}:
+        cluster.machines.bad.add(value)
+
+
+def _env(pod: Mapping[str, Any]) -> list[Any]:
+    return list(pod["spec"]["containers"][0]["env"])
 
 
 def watches_stand_still(self: Rounds, data: st.DataObject) -> None:
