@@ -16,15 +16,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import traces
-from .cli import SHAPES, decided, fitted, shape
+from .cli import POLICIES, SHAPES, decided, fitted, shape
 from .outcome import Outcome, Targets
 from .report import Row, table
 from .requests import Requests
 from .traces import DAY_SECONDS
-from .world import BASELINES, Believed, Question, planned
+from .world import Believed, Question, planned
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "autoscaling-tables.md"
-EVERYBODY = ("operator", *BASELINES, "static-peak", "static-mean", "optimum")
 GPUS = 16
 """Of a replica: two nodes of eight."""
 
@@ -48,11 +47,11 @@ _MINE = {"operator": 3}
 _WRONG = "When what is believed is wrong"
 _SHAPED = "Loads of a shape"
 CASES: tuple[Case, ...] = (
-    Case("A peak of four replicas", dict.fromkeys(EVERYBODY, 3) | {"operator": 5}, 4),
+    Case("A peak of four replicas", dict.fromkeys(POLICIES, 3) | {"operator": 5}, 4),
     Case("A peak of four replicas", {"operator": 5}, 4, days=2, row="operator, on a second day like it"),
-    Case("A peak of eight replicas", dict.fromkeys(EVERYBODY, 3) | {"operator": 5}),
+    Case("A peak of eight replicas", dict.fromkeys(POLICIES, 3) | {"operator": 5}),
     Case("A peak of eight replicas", {"operator": 5}, days=2, row="operator, on a second day like it"),
-    Case("A peak of eight replicas, starts of 1,800 s", dict.fromkeys(EVERYBODY, 1) | _MINE, start_seconds=1800.0),
+    Case("A peak of eight replicas, starts of 1,800 s", dict.fromkeys(POLICIES, 1) | _MINE, start_seconds=1800.0),
     Case(_WRONG, _MINE, row="as believed"),
     Case(_WRONG, _MINE, truth=Believed(speed=0.7), row="30% slower than planned"),
     Case(_WRONG, _MINE, truth=Believed(speed=1.3), row="30% faster than planned"),
@@ -62,7 +61,7 @@ CASES: tuple[Case, ...] = (
     Case(_WRONG, _MINE, longer=4.0, row="prompts four times as long from noon on"),
     *(Case(_SHAPED, _MINE, 4, shape=name, row=f"{name}, 12 h") for name in sorted(set(SHAPES) - {"week"})),
     Case(_SHAPED, _MINE, 4, shape="week", row="week, 7 days"),
-    Case("A peak of twenty replicas", dict.fromkeys(EVERYBODY, 1), 20),
+    Case("A peak of twenty replicas", dict.fromkeys(POLICIES, 1), 20),
 )
 
 

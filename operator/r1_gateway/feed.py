@@ -82,8 +82,13 @@ def kept_of(wanted: frozenset[str], entries: Iterable[Entry]) -> frozenset[str]:
     Make before break: the router needs a second or two until it holds a new worker healthy, and users would get a 503
     meanwhile. An empty list is obeyed at once: nothing that could come is waited for.
     """
-    routing = {replica.url for replica in replicas_of(frozenset(), entries) if replica.state == "Routing"}
-    return frozenset(routing) if wanted and not routing & wanted else frozenset()
+    routing = routing_of(entries)
+    return routing if wanted and not routing & wanted else frozenset()
+
+
+def routing_of(entries: Iterable[Entry]) -> frozenset[str]:
+    """Replicas that take requests."""
+    return frozenset(url for url, group in _by_url(entries).items() if _state(group) == "Routing")
 
 
 def replicas_of(wanted: frozenset[str], entries: Iterable[Entry]) -> tuple[Replica, ...]:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from r1_gateway.feed import Entry, Replica, kept_of, plan_actions, replicas_of
+from r1_gateway.feed import Entry, Replica, kept_of, plan_actions, replicas_of, routing_of
 from r1_gateway.router import Router, RouterError
 from r1_gateway.vouch import Vouching
 from r1_gateway.waiting_room import WaitingRoom
@@ -133,7 +133,7 @@ class Feeder:
             await self._vouching.tell(self._wanted | kept, _INTRODUCE_SECONDS)
             known = frozenset(url for url in self._wanted if self._vouching.told(url))
             wanted = known | kept | {self._placeholder}
-            if self._room is not None and self._room.open and not any(e.healthy and not e.leaving for e in others):
+            if self._room is not None and self._room.open and not routing_of(others):
                 wanted |= {self._room_url}
             actions = plan_actions(wanted, entries, self._asked, self._clock())
             self._asked = {url: at for url, at in self._asked.items() if url in wanted}

@@ -292,7 +292,6 @@ def main() -> int:
     print(calibration(probes, speed))
     simulated = predict(requests, speed, start_seconds, until)
     print(table(real, simulated, start_seconds))
-    print(json.dumps({"probes": [p.at_once for p in probes], "failed": real[0].failed}))
     return 1 if real[0].failed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from r1_operator.autoscaling.history import fold
@@ -17,18 +18,26 @@ def scaled(mode: str, **more: Any) -> SimulatedCluster:
     return SimulatedCluster(spec_of(autoscaling={"mode": mode, "minReplicas": 1, "maxReplicas": 4}, **more))
 
 
-def full_for(cluster: SimulatedCluster, seconds: int) -> list[str]:
-    """Its replicas are full; → reasons of the events that come of it."""
+def watched(cluster: SimulatedCluster, seconds: int, load: Callable[[str, int], ReplicaLoad]) -> list[str]:
+    """Its replicas have this load, by gang and seconds from now; → reasons of the events that come of it."""
     said: list[str] = []
     for second in range(0, seconds, 5):
-        each = tuple(ReplicaLoad(0.99, 400.0, 8, 4, ended=second, name=gang) for gang in cluster.serving())
-        cluster.window = (*cluster.window, Sample(cluster.now, each))
+        if each := tuple(load(gang, second) for gang in cluster.serving()):
+            cluster.window = (*cluster.window, Sample(cluster.now, each))
         cluster.minutes = fold(cluster.minutes, cluster.window, cluster.now)
         before = cluster.status
         cluster.reconcile()
         said += [str(event.reason) for event in events(before, cluster.status)]
         cluster.advance(5.0)
     return said
+
+
+def full_for(cluster: SimulatedCluster, seconds: int) -> list[str]:
+    return watched(cluster, seconds, lambda gang, second: ReplicaLoad(0.99, 400.0, 8, 4, ended=second, name=gang))
+
+
+def idle_for(cluster: SimulatedCluster, seconds: int) -> list[str]:
+    return watched(cluster, seconds, lambda gang, _: ReplicaLoad(0.0, 0.0, 0, 0, ended=5, name=gang))
 
 
 def test_a_recommendation_is_told_and_not_followed() -> None:
@@ -92,17 +101,3 @@ def test_what_sleeps_is_woken_for_a_new_minimum_and_not_for_what_it_once_began_w
     cluster.change(autoscaling=sleepy | {"minReplicas": 2})
     cluster.settle(12)
     assert len(cluster.serving()) == 2
-
-
-def idle_for(cluster: SimulatedCluster, seconds: int) -> list[str]:
-    """Nobody asks its replicas; → reasons of the events that come of it."""
-    said: list[str] = []
-    for _ in range(0, seconds, 5):
-        if each := tuple(ReplicaLoad(0.0, 0.0, 0, 0, ended=5, name=gang) for gang in cluster.serving()):
-            cluster.window = (*cluster.window, Sample(cluster.now, each))
-        cluster.minutes = fold(cluster.minutes, cluster.window, cluster.now)
-        before = cluster.status
-        cluster.reconcile()
-        said += [str(event.reason) for event in events(before, cluster.status)]
-        cluster.advance(5.0)
-    return said

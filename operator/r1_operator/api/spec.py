@@ -232,3 +232,9 @@ class R1DeploymentSpec(ApiModel):
     startup: Startup = Field(default_factory=Startup, description="How long replicas may take to start.")
     engine: Engine = Field(default_factory=Engine, description="The pods that run SGLang.")
     gateway: Gateway = Field(default_factory=Gateway, description="The router in front of the replicas.")
+
+    @property
+    def most_replicas(self) -> int:
+        """How many there may ever be at once, spares among them."""
+        most = self.autoscaling.max_replicas if self.autoscaling is not None else self.replicas
+        return most + (self.spare_replicas if most else 0)

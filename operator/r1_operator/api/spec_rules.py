@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from .autoscaling import Autoscaling, ScalingSchedule
 from .cron import is_cron, is_time_zone
@@ -30,7 +31,14 @@ def _inside(path: str) -> bool:
     return not path.startswith("/") and ".." not in path.split("/")
 
 
-_CRON = "give minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), e.g. '0 7 * * 1-5'"
+def _names_a_time(field: str, expression: Callable[[ScalingSchedule], str]) -> Rule:
+    return Rule(
+        scope=ScalingSchedule,
+        field=field,
+        holds=lambda schedule: is_cron(expression(schedule)),
+        message=f"{field} names no time",
+        remedy="give minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), e.g. '0 7 * * 1-5'",
+    )
 
 
 SPEC_RULES: tuple[Rule, ...] = (
@@ -174,20 +182,8 @@ SPEC_RULES: tuple[Rule, ...] = (
         message="minReplicas of a schedule is more than its maxReplicas, or than that of autoscaling if it has none",
         remedy="lower that minReplicas, or set maxReplicas of the schedule",
     ),
-    Rule(
-        scope=ScalingSchedule,
-        field="start",
-        holds=lambda s: is_cron(s.start),
-        message="start names no time",
-        remedy=_CRON,
-    ),
-    Rule(
-        scope=ScalingSchedule,
-        field="end",
-        holds=lambda s: is_cron(s.end),
-        message="end names no time",
-        remedy=_CRON,
-    ),
+    _names_a_time("start", lambda s: s.start),
+    _names_a_time("end", lambda s: s.end),
     Rule(
         scope=ScalingSchedule,
         field="timeZone",

@@ -129,9 +129,7 @@ class Observer:
         source = spec.model.weights.persistent_volume_claim
         namespace = subject.metadata.namespace
         claim = self._cache.get(PERSISTENT_VOLUME_CLAIMS, namespace, source.claim_name) if source else None
-        most = spec.autoscaling.max_replicas if spec.autoscaling is not None else spec.replicas
-        most += spec.spare_replicas if most else 0
-        return check_weights(spec.model.weights, claim, namespace, plan.nodes_per_replica, most)
+        return check_weights(spec.model.weights, claim, namespace, plan.nodes_per_replica, spec.most_replicas)
 
     async def _nodes(self, key: Key, gangs: Sequence[Gang], ours: Sequence[JsonObject]) -> Nodes:
         nodes = self._inventory.nodes()

@@ -119,7 +119,7 @@ def _quota(looked: Looked) -> Iterator[Checked]:
     context = looked.subject.context
     assert context is not None
     spec, plan = context.spec, context.plan
-    replicas = max(spec.replicas, spec.autoscaling.max_replicas if spec.autoscaling else 0) + spec.spare_replicas
+    replicas = spec.most_replicas
     wanted = {f"requests.{plan.resource_name}": replicas * plan.nodes_per_replica * plan.gpus_per_node}
     wanted |= {"pods": replicas * plan.nodes_per_replica + 2}
     for quota in looked.quotas:
@@ -144,7 +144,7 @@ def _volumes(looked: Looked) -> Iterator[Checked]:
         looked.claims.get(claim.claim_name) if claim is not None else None,
         where,
         context.plan.nodes_per_replica,
-        max(spec.replicas, spec.autoscaling.max_replicas if spec.autoscaling else 0),
+        spec.most_replicas,
     )
     level: Level = "FAIL" if found.status == "False" else "ok"
     yield Checked("weights", level, found.message, "as it says" if level == "FAIL" else "")
